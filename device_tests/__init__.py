@@ -1,0 +1,1 @@
+"""The on-device test harness: devices, deployment, suites, the farm."""

@@ -1,0 +1,1 @@
+"""Device kinds: one file each, all behind the Device protocol of base.py."""

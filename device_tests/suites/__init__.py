@@ -1,0 +1,1 @@
+"""Suites: checks that run on a device, seeing only the Device protocol."""

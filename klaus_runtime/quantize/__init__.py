@@ -1,0 +1,1 @@
+"""Codebooks, assignment and schemes: a Model in, a quantized Model out."""

@@ -1,0 +1,1 @@
+"""One file = one source format that becomes a Model."""

@@ -1,0 +1,1 @@
+"""Records in, pages out: schema, journal, statistics, verdicts, history, formats."""

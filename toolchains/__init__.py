@@ -1,0 +1,1 @@
+"""Knows compilers: targets, detection, commands, builds. Knows no model and no device."""
