@@ -147,8 +147,8 @@ def _inflate(parts: list[memoryview], expected: int, name: str) -> U8:
         raise InputError(f"{name}: its compressed samples are damaged ({error})") from error
     if filled != expected or piece or not inflater.eof or inflater.unused_data or trailing:
         raise InputError(
-            f"{name}: unpacks to {filled:,} bytes where its size asks for {expected:,}, or its data does not end there: "
-            "the PNG file is truncated or malformed"
+            f"{name}: unpacks to {filled:,} bytes where its size asks for {expected:,}, or its data does not end "
+            "there: the PNG file is truncated or malformed"
         )
     return data
 
