@@ -1,0 +1,294 @@
+"""The tasks: each one reads its options and calls one function of a room.
+
+`./inv --list` shows them, `./inv TASK --help` shows one's options. Exit codes: 0 pass, 1 a check failed, 2 usage or
+bad input, 3 set-up, 4 a device is out of reach, 5 an error inside the project.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import shutil
+import subprocess
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from invoke import Collection, Context, Exit, Program, Task, task
+from invoke.exceptions import ParseError
+
+ROOT = Path(__file__).resolve().parent
+USAGE_ERROR, INTERNAL_ERROR, INTERRUPTED = 2, 5, 130
+CLEANED = ("build", ".mypy_cache", ".ruff_cache", ".pytest_cache", ".hypothesis", ".import_linter_cache")
+
+HELP = {
+    "target": "compile for linux-aarch64, linux-armv7, ios or host (repeatable; default: all this machine can)",
+    "device": "a device of devices.toml, or board (repeatable; default: all)",
+    "model": "lite0, klaus-mobile or a model file (repeatable; default: both)",
+    "scheme": "quantize as float, q8, klaus-8, klaus-4, klaus-2 or klaus-mixed (default: q8, klaus-mobile klaus-mixed)",
+    "suite": "conformance, agreement, timing or accuracy (repeatable; default: all)",
+    "profile": "quick or normal: how often things are measured (default: quick where the device is emulated)",
+    "photos": "folder WNID/*.jpg to measure accuracy on (default: seven freely licensed demo photos)",
+    "crop": "center or none: how a photo becomes the network's input (default: center)",
+    "inventory": "another file than devices.toml",
+    "dry-run": "print the compiler and SSH commands, run none",
+    "yes": "never ask",
+    "jobs": "commands that run at once (default: one for each core)",
+}
+REPEATABLE = ("target", "device", "model", "suite")
+MAIN_JOB = ("target", "device", "model", "scheme", "inventory", "dry-run", "yes")
+
+
+def _expected_errors() -> tuple[type[Exception], ...]:
+    """The exception roots of the rooms: each carries its exit code and one clear message."""
+    from device_tests.errors import HarnessError
+    from klaus_runtime.errors import KlausError
+    from reports.record import ReportError
+    from toolchains.errors import ToolchainError
+
+    return (HarnessError, KlausError, ReportError, ToolchainError)
+
+
+def _command(*options: str, more: dict[str, str] | None = None, **settings: Any) -> Callable[..., Task[Any]]:
+    """A task whose result or exception becomes an exit code; a traceback means a bug of ours, and code 5."""
+
+    def decorate(function: Callable[..., int | None]) -> Task[Any]:
+        @functools.wraps(function)
+        def body(*arguments: Any, **chosen: Any) -> None:
+            try:
+                code = function(*arguments, **chosen)
+            except Exit:
+                raise
+            except KeyboardInterrupt:
+                raise Exit("interrupted", code=INTERRUPTED) from None
+            except Exception as error:
+                if isinstance(error, _expected_errors()):
+                    raise Exit(f"error: {error}", code=getattr(error, "exit_code", INTERNAL_ERROR)) from None
+                traceback.print_exc()
+                raise Exit("this is a bug of the project: please report it", code=INTERNAL_ERROR) from None
+            if code:
+                raise Exit(code=code)
+
+        repeatable = [name for name in options if name in REPEATABLE]
+        text = {name: HELP[name] for name in options} | (more or {})
+        made: Task[Any] = task(auto_shortflags=False, iterable=repeatable, help=text, **settings)(body)
+        return made
+
+    return decorate
+
+
+@_command("target", "jobs", "dry-run")
+def build(_: Context, target: Sequence[str] = (), jobs: int = 0, dry_run: bool = False) -> int:
+    """Compile klaus-run and libklaus into build/TARGET/."""
+    from device_tests import pipeline
+
+    return pipeline.build(tuple(target), jobs=jobs or None, dry_run=dry_run)
+
+
+@_command(*MAIN_JOB)
+def deploy(
+    _: Context,
+    target: Sequence[str] = (),
+    device: Sequence[str] = (),
+    model: Sequence[str] = (),
+    scheme: str = "",
+    inventory: str = "",
+    dry_run: bool = False,
+    yes: bool = False,
+) -> int:
+    """Send program and models to the devices, no tests."""
+    from device_tests import pipeline
+
+    order = pipeline.Order.asked(target, device, model, scheme, inventory=inventory, dry_run=dry_run, yes=yes)
+    return pipeline.deploy(order)
+
+
+@_command(*MAIN_JOB, "profile")
+def bench(
+    _: Context,
+    target: Sequence[str] = (),
+    device: Sequence[str] = (),
+    model: Sequence[str] = (),
+    scheme: str = "",
+    profile: str = "",
+    inventory: str = "",
+    dry_run: bool = False,
+    yes: bool = False,
+) -> int:
+    """Run the timing suite alone and report it."""
+    from device_tests import pipeline
+
+    order = pipeline.Order.asked(
+        target, device, model, scheme, ["timing"], profile, inventory=inventory, dry_run=dry_run, yes=yes
+    )
+    return pipeline.deploy_and_bench(order)
+
+
+@_command(*MAIN_JOB, "suite", "profile", "photos", "crop")
+def deploy_and_bench(
+    _: Context,
+    target: Sequence[str] = (),
+    device: Sequence[str] = (),
+    model: Sequence[str] = (),
+    scheme: str = "",
+    suite: Sequence[str] = (),
+    profile: str = "",
+    photos: str = "",
+    crop: str = "center",
+    inventory: str = "",
+    dry_run: bool = False,
+    yes: bool = False,
+) -> int:
+    """From sources to a report from every device."""
+    from device_tests import pipeline
+
+    order = pipeline.Order.asked(
+        target,
+        device,
+        model,
+        scheme,
+        suite,
+        profile,
+        photos=photos,
+        crop=crop,
+        inventory=inventory,
+        dry_run=dry_run,
+        yes=yes,
+    )
+    return pipeline.deploy_and_bench(order)
+
+
+@_command("inventory", name="list", default=True)
+def list_devices(_: Context, inventory: str = "") -> int:
+    """List the farm and ask each device who it is."""
+    from device_tests import pipeline
+
+    return pipeline.list_devices(inventory)
+
+
+@_command("inventory", "yes", more={"name": "the device in devices.toml"}, positional=["name"])
+def enrol(_: Context, name: str, inventory: str = "", yes: bool = False) -> int:
+    """Show a device's host key, pin it when you agree."""
+    from device_tests import pipeline
+
+    return pipeline.enrol(name, inventory, yes=yes)
+
+
+@_command()
+def models(_: Context) -> int:
+    """List models with source and licence, and schemes."""
+    from device_tests import pipeline
+
+    return pipeline.list_models()
+
+
+@_command("scheme", more={"source": "a model's name or file", "out": "folder of the package"}, positional=["source"])
+def quantize(_: Context, source: str, scheme: str = "", out: str = "build/packages") -> int:
+    """Make a package (sqlite3 + PNG) from a model."""
+    from device_tests import pipeline
+
+    return pipeline.quantize(source, scheme, ROOT / out)
+
+
+@_command(more={"run": "a folder of results/ (default: the last run)"}, positional=[])
+def report(_: Context, run: str = "") -> int:
+    """Draw the report of a run again from its journal."""
+    from device_tests import pipeline
+
+    return pipeline.redraw(run)
+
+
+@_command("inventory")
+def nightly(_: Context, inventory: str = "") -> int:
+    """Everything on all devices; exit by worst status."""
+    from device_tests import pipeline
+
+    return pipeline.deploy_and_bench(pipeline.Order.asked(inventory=inventory, yes=True))
+
+
+@_command()
+def doctor(_: Context) -> int:
+    """Say what is missing here and what mends it."""
+    from toolchains.doctor import examine
+
+    return examine()
+
+
+def _run(*argv: str) -> int:
+    """Runs a Python tool of this environment in the project's folder; what it says goes straight through."""
+    sys.stderr.write(f"$ {argv[0]} {' '.join(a for a in argv[1:] if not a.endswith(('.c', '.h')))}\n")
+    return subprocess.run([Path(sys.executable).parent / argv[0], *argv[1:]], cwd=ROOT, check=False).returncode
+
+
+def _static_checks() -> int:
+    """1 where a format, lint, type or import check failed; all of them run."""
+    listed = subprocess.run(["git", "ls-files", "*.c", "*.h"], cwd=ROOT, capture_output=True, check=True, text=True)
+    sources = [name for name in listed.stdout.splitlines() if (ROOT / name).exists()]
+    codes = [
+        _run("clang-format", "--dry-run", "-Werror", *sources),
+        _run("ruff", "format", "--check", "."),
+        _run("ruff", "check", "."),
+        _run("mypy"),
+        _run("lint-imports", "--no-cache"),
+    ]
+    return int(any(codes))
+
+
+@_command("yes")
+def check(_: Context, yes: bool = False) -> int:
+    """Quick gate: format, lint, types, tests, kernels."""
+    from device_tests import pipeline
+    from toolchains import setup
+
+    setup.require_developer_tools()
+    setup.require_system(ask=not yes)
+    return int(any([_static_checks(), pipeline.check_kernels(), _run("pytest", "-q", "-m", "not slow")]))
+
+
+@_command("yes", name="test")
+def run_tests(_: Context, yes: bool = False) -> int:
+    """All checks and all tests, the ARM board too."""
+    from toolchains import setup
+
+    setup.require_developer_tools()
+    setup.require_system(ask=not yes)
+    setup.require_extra("ios-emulator", "unicorn")
+    return int(any([_static_checks(), _run("pytest", "-q")]))  # pytest last: its closing line is the last one
+
+
+@_command()
+def clean(_: Context) -> None:
+    """Remove build/ and tool caches; results/ stays."""
+    for name in CLEANED:
+        shutil.rmtree(ROOT / name, ignore_errors=True)
+
+
+devices = Collection("devices")
+devices.add_task(list_devices)
+devices.add_task(enrol)
+namespace = Collection(
+    build, deploy, bench, deploy_and_bench, devices, models, quantize, report, nightly, doctor, run_tests, check, clean
+)
+
+
+class _Tasks(Program):
+    """Invoke, except that wrong usage ends with 2, as everywhere in this project."""
+
+    def parse_core(self, argv: list[str] | None) -> None:
+        try:
+            super().parse_core(argv)
+        except ParseError as error:
+            raise Exit(str(error), code=USAGE_ERROR) from None
+
+    def parse_tasks(self) -> None:
+        try:
+            super().parse_tasks()
+        except ParseError as error:
+            raise Exit(str(error), code=USAGE_ERROR) from None
+
+
+if __name__ == "__main__":
+    os.chdir(ROOT)
+    _Tasks(name="inv", binary="inv").run(["inv", *sys.argv[1:]])
