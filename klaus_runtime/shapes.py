@@ -130,6 +130,17 @@ def outputs(model: Model) -> int:
     return infer(model)[-1][2]
 
 
+def scan_strides(model: Model) -> tuple[int, int]:
+    """How many rows and columns of the input one step of the scan layer's output covers; 1, 1 without one."""
+    rows = cols = 1
+    scan = model.formation.scan_layer if isinstance(model.formation, CcvFormation) else None
+    for layer in model.layers[: 0 if scan is None else scan + 1]:
+        if isinstance(layer, Convolution | Pool):
+            rows *= layer.window.stride_rows
+            cols *= layer.window.stride_cols
+    return rows, cols
+
+
 def describe(index: int, layer: Layer) -> str:
     """How messages name a layer."""
     return f"layer {index} ({layer.name}, {type(layer).__name__})"
@@ -295,22 +306,34 @@ def _check_formation(model: Model) -> None:
             )
         if not np.isfinite(formation.mean).all():
             raise InputError(f"model {model.name!r} has a mean that is infinite or not a number")
-    if scan is not None:
+    if scan is not None and isinstance(formation, CcvFormation):
         _check_scan(model, scan)
+        strides = scan_strides(model)
+        if (formation.rows - rows) % strides[0] or (formation.cols - cols) % strides[1]:
+            raise InputError(
+                f"model {model.name!r} brings pictures to {formation.rows} x {formation.cols}, which exceeds its "
+                f"{rows} x {cols} input by no multiple of its strides {strides[0]} x {strides[1]}"
+            )
 
 
 def _check_scan(model: Model, scan: int) -> None:
-    """Patches are cut from one layer's output: nothing may bypass that layer, nor fix a size before it."""
+    """Patches are cut from one layer's output and become a batch: the layers must be a chain that allows it."""
     if not 0 <= scan < len(model.layers) - 1:
         raise InputError(f"model {model.name!r} has scan layer {scan}; it must be a layer before the last")
+    flat = False
     for index, layer in enumerate(model.layers):
         what = describe(index, layer)
-        if index <= scan and layer.inputs != (index - 1,):
-            raise InputError(f"{what} stands before scan layer {scan} and must read the layer before it")
+        if layer.inputs != (index - 1,):
+            raise InputError(f"{what} must read the layer before it, as the network cuts patches")
         if index <= scan and not isinstance(layer, Convolution | Pool | LocalResponseNorm | Activate):
             raise InputError(f"{what} stands before scan layer {scan}, where pictures of all sizes pass")
-        if index > scan and any(read < scan for read in layer.inputs):
-            raise InputError(f"{what} reads past scan layer {scan}, where patches are cut")
+        flat = flat or isinstance(layer, FullConnect)
+        if flat and not isinstance(layer, FullConnect | Softmax | Activate):
+            raise InputError(
+                f"{what} stands behind a full connect layer; only such layers, softmax and activations can"
+            )
+    if not flat:
+        raise InputError(f"model {model.name!r} has a scan layer, but no full connect layer behind it")
 
 
 def _check_text(text: str, what: str, limit: int, *, empty: bool = False) -> None:

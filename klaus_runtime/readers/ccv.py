@@ -91,7 +91,7 @@ def read(path: str | Path, *, labels: tuple[Label, ...] | None = None, provenanc
     with open_database(path) as db:
         if codebooks := codebook_layers(db):
             raise InputError(
-                f"{path} holds codebooks for layers {', '.join(map(str, codebooks))}: their weights stand in PNG files; "
+                f"{path} holds codebooks for layers {', '.join(map(str, codebooks))}, whose weights are in PNG files: "
                 "read it as a Klaus network"
             )
         return assemble(db, path, {}, labels=labels, provenance=provenance)
@@ -220,7 +220,7 @@ def assemble(
     convolutions = [row.index for row in rows if row.type == CONVOLUTION]
     scan = convolutions[-1] if convolutions else None
     # ccv itself cannot cut patches right before a full connect layer or behind the last layer.
-    if scan is not None and (scan + 1 >= len(rows) or rows[scan + 1].type == FULL_CONNECT):
+    if scan is not None and (not flat or rows[scan + 1].type == FULL_CONNECT):
         scan = None
     model = Model(
         name=_model_name(path),
