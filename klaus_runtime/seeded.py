@@ -48,7 +48,7 @@ def klaus_mobile(seed: int = 0) -> Model:
         layers.append(LocalResponseNorm(*_place(layers, "norm"), 5, 2.0, float(np.float32(1e-4)), 0.75, groups=2))
 
     def pool() -> None:
-        layers.append(Pool(*_place(layers, "pool"), Window(3, 3, 2, 2), "max"))
+        layers.append(Pool(*_place(layers, "max-pool"), Window(3, 3, 2, 2), "max"))
 
     def full(inputs: int, outputs: int, activation: Activation, gain: float = 1.0) -> None:
         layers.append(FullConnect(*_place(layers, "full"), draw.weights((outputs, inputs), gain), activation))
@@ -83,8 +83,8 @@ def klaus_mobile(seed: int = 0) -> Model:
 
 
 def _place(layers: list[Layer], kind: str) -> tuple[str, tuple[int, ...]]:
-    """Name and inputs of the next layer of a chain."""
-    return f"{kind}{len(layers)}", (len(layers) - 1,)
+    """Name, as the ccv reader gives them, and inputs of the next layer of a chain."""
+    return f"{kind}-{len(layers)}", (len(layers) - 1,)
 
 
 class _Draw:
