@@ -13,7 +13,7 @@ class Completed:
     """A remote command that ended by itself. Output is bytes: nothing a device says is trusted."""
 
     argv: tuple[str, ...]
-    exit_status: int  # 128 + signal number where a signal ended it
+    exit_status: int  # 128 + signal number where a signal ended it; 127 where the program is not there
     stdout: bytes
     stderr: bytes
     wall_ns: int  # seen from here, transport included
@@ -42,6 +42,9 @@ class Device(Protocol):
     def root(self) -> PurePosixPath:
         """The folder on the device that is ours."""
 
+    def describe(self, argv: Sequence[str]) -> str:
+        """The command line with which a person would run argv there, for --dry-run; touches nothing."""
+
     def open(self) -> None:
         """Connects (boots, where the kind boots); no-op when open."""
 
@@ -51,10 +54,23 @@ class Device(Protocol):
     def run(
         self, argv: Sequence[str], *, timeout_s: float, on_stdout: Callable[[bytes], None] | None = None
     ) -> Completed:
-        """Runs argv (no shell sees it unquoted); raises DeadlineError after timeout_s, having killed it."""
+        """Runs argv (no shell sees it unquoted); raises DeadlineError after timeout_s, having killed it.
+
+        on_stdout gets every line as it comes, its newline included; only a last, torn line has none. What it raises
+        ends the command and comes out of run(). Output beyond text.Limits is a DeviceError.
+        """
 
     def put(self, local: Path, remote: PurePosixPath, *, executable: bool = False, timeout_s: float) -> None:
-        """Copies a file to the device under a temporary name and renames it: whole or absent, never half."""
+        """Copies a file to the device under a temporary name and renames it: whole or absent, never half.
+
+        Missing folders above `remote`, which lies below root, are made.
+        """
 
     def get(self, remote: PurePosixPath, local: Path, *, timeout_s: float) -> None:
         """Copies a file from the device, whole or absent."""
+
+    def make_folder(self, remote: PurePosixPath, *, timeout_s: float) -> None:
+        """Makes a folder below root and those above it; no-op where it exists."""
+
+    def remove(self, remote: PurePosixPath, *, timeout_s: float) -> None:
+        """Removes a file or a whole folder below root; no-op where nothing is there."""
