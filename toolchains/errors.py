@@ -1,9 +1,9 @@
 """The one exception root of this package and its kinds. Messages: what was asked, what was found, what to do next.
 
-    ToolchainError
-    ├── InputError    a target's name, its TOML or a Mach-O file is malformed   (exit code 2)
-    ├── BuildError    a compiler or linker refused the sources                  (exit code 1)
-    └── SetupError    a compiler is missing on this computer                    (exit code 3)
+ToolchainError
+├── InputError    a target's name, its TOML or a Mach-O file is malformed   (exit code 2)
+├── BuildError    a compiler or linker refused the sources                  (exit code 1)
+└── SetupError    a compiler is missing on this computer                    (exit code 3)
 """
 
 

@@ -11,6 +11,7 @@
 #ifdef __cplusplus
 extern "C" {
 #endif
+#pragma GCC visibility push(default) /* the library is compiled with hidden visibility: only this leaves it */
 
 typedef enum klaus_status {
     KLAUS_OK = 0,
@@ -135,6 +136,7 @@ uint64_t klaus_session_bytes(const klaus_session *session);
 typedef void (*klaus_text_sink)(void *user, const char *line);
 klaus_status klaus_plan(const klaus_session *session, klaus_text_sink sink, void *user);
 
+#pragma GCC visibility pop
 #ifdef __cplusplus
 }
 #endif

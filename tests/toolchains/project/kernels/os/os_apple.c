@@ -1,0 +1,5 @@
+#include "ops/dot/dot.h"
+
+const char *os_name(void) {
+    return "apple";
+}

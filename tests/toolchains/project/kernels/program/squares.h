@@ -1,0 +1,1 @@
+#define squares_start 1.0f
