@@ -152,7 +152,7 @@ def find_photos(folder: str | Path) -> list[tuple[str, Path]]:
         raise InputError(f"cannot read the photo folder {folder}: {files.reason(error)}; check the path") from error
     if not found:
         raise InputError(
-            f"{folder} holds no photos: it needs folders named as n01440764 with .jpg, .jpeg, .png in them"
+            f"{folder} holds no photos: it needs folders named as n01440764, with .jpg, .jpeg or .png in them"
         )
     return found
 
@@ -181,7 +181,7 @@ def _check_size(image: Image.Image, path: Path) -> None:
     cols, rows = image.size
     if rows * cols > MAX_PIXELS or max(rows, cols) > shapes.MAX_DIMENSION:
         raise InputError(
-            f"photo {path} has {rows} x {cols} pixels; at most {MAX_PIXELS}, {shapes.MAX_DIMENSION} a side, are possible"
+            f"photo {path} has {rows} x {cols} pixels; {MAX_PIXELS}, and {shapes.MAX_DIMENSION} a side, are the limit"
         )
 
 

@@ -49,6 +49,7 @@ _REALS = ("output_kappa", "output_alpha", "output_beta")
 _MAGIC = b"SQLite format 3\0"
 _STEPS = 20_000  # callbacks of 1,000 sqlite instructions: many times what an honest file takes
 
+F16 = npt.NDArray[np.float16]
 # What a quantized layer's weights are: indices (outputs, inputs) and the entries they choose from.
 Quantized = tuple[U8, Codebook]
 
@@ -408,6 +409,6 @@ def _times(sizes: Sequence[int | None]) -> str:
     return " x ".join(map(str, sizes))
 
 
-def half_values(blob: bytes) -> npt.NDArray[np.float16]:
+def half_values(blob: bytes) -> F16:
     """A blob of little-endian binary16 numbers."""
     return np.frombuffer(blob, "<f2").astype(np.float16, copy=False)
