@@ -1,0 +1,198 @@
+"""Accuracy: what the device says to photos, against the right classes and against the host.
+
+An accuracy is claimed from ACCURACY_PHOTOS photos of the user's on; fewer, and the demonstration photos, are a
+demonstration: 'k of n as expected'. Every photo's first five classes must be the host's, where only neighbours closer
+than NEAR may swap.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+
+from device_tests.errors import InventoryError, ProgramError
+from device_tests.photos import Photo
+from device_tests.plan import ModelPlan
+from device_tests.program_records import PictureRecord, Record, TopClass
+from device_tests.suites.context import Context, Remote
+from klaus_runtime.evaluate import FastEngine
+from klaus_runtime.images import read_picture
+from klaus_runtime.model import F32, U8, Model
+from klaus_runtime.pack import write_batch
+from reports.record import Attribute, Status
+from reports.stats import median, wilson
+
+TOP = 5
+NEAR = 2e-5  # relative difference of two probabilities that may swap
+BATCH_BYTES = 16 << 20
+TIMEOUT_S = 3600.0
+SHOWN_ANSWERS = 20  # photos up to which each answer is a record
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One photo's."""
+
+    photo: Photo
+    expected: int  # class
+    top: tuple[TopClass, ...]
+    as_host: bool
+    largest_difference: float
+    preprocess_ns: int
+
+
+def test_photos(context: Context, remote: Remote, model: ModelPlan) -> None:
+    """The device names photos as the host does; how many rightly is measured."""
+    read = context.model(model)
+    if read.formation is None:
+        pytest.skip(f"{model.name} takes no pictures")
+    photos = context.photos[:1] if model.seeded else context.photos
+    classes = {} if model.seeded else class_numbers(read, photos)
+    engine = FastEngine(read)
+    answers: list[Answer] = []
+    for batch in _batches(photos):
+        for (photo, picture), record in zip(batch, _classify(context, remote, model, batch), strict=True):
+            context.doing(f"{model.id}: photo {len(answers) + 1} of {len(photos)} on the host")
+            probabilities = engine.probabilities(picture, patches=model.patches, crop=context.job.crop)
+            same, distance = same_top(record.top, probabilities)
+            answers.append(Answer(photo, classes.get(photo.wnid, -1), record.top, same, distance, record.preprocess_ns))
+            if len(photos) <= SHOWN_ANSWERS or not same:
+                _emit_answer(context, model, read, answers[-1], probabilities)
+    _emit_all(context, model, answers)
+    unlike = [answer.photo.name for answer in answers if not answer.as_host]
+    assert not unlike, f"{len(unlike)} of {len(answers)} photos are named otherwise than on the host, first {unlike[0]}"
+
+
+def class_numbers(model: Model, photos: Sequence[Photo]) -> dict[str, int]:
+    """Class of each photo's id in the model's own label order. Raises InventoryError for an id it does not know."""
+    order = {label.id: number for number, label in enumerate(model.labels)}
+    unknown = sorted({photo.wnid for photo in photos} - order.keys())
+    if unknown:
+        raise InventoryError(
+            f"photos: {model.name} has no class {', '.join(unknown[:3])}; name the folders by its label ids, such as "
+            f"{', '.join(list(order)[:2]) or '(it has no labels)'}"
+        )
+    return {photo.wnid: order[photo.wnid] for photo in photos}
+
+
+def same_top(top: Sequence[TopClass], probabilities: F32) -> tuple[bool, float]:
+    """Whether a list of classes is the host's, near ties aside; and a probability's largest relative difference."""
+    if any(not 0 <= answer.id < probabilities.size for answer in top):
+        return False, float("inf")
+    ranking = np.argsort(-probabilities, kind="stable")[: len(top)]
+    same = len({answer.id for answer in top}) == len(top)
+    worst = 0.0
+    for answer, host in zip(top, ranking, strict=True):
+        here, there = float(probabilities[host]), float(probabilities[answer.id])
+        same &= answer.id == host or abs(here - there) <= NEAR * max(here, there)
+        worst = max(worst, abs(answer.probability - there) / max(there, 1e-12))
+    return same, worst
+
+
+def _batches(photos: Sequence[Photo]) -> Iterator[list[tuple[Photo, U8]]]:
+    """Decoded photos in batches of at most about BATCH_BYTES."""
+    batch: list[tuple[Photo, U8]] = []
+    size = 0
+    for photo in photos:
+        picture = read_picture(photo.path)
+        if batch and size + picture.size > BATCH_BYTES:
+            yield batch
+            batch, size = [], 0
+        batch.append((photo, picture))
+        size += picture.size
+    yield batch
+
+
+def _classify(
+    context: Context, remote: Remote, model: ModelPlan, batch: Sequence[tuple[Photo, U8]]
+) -> list[PictureRecord]:
+    ids = [f"{number}" for number in range(len(batch))]
+    local = context.job.work / "photos.batch"
+    write_batch(local, [(name, picture) for name, (_, picture) in zip(ids, batch, strict=True)])
+    context.doing(f"{model.id}: sending {len(batch)} photos")
+    sent = remote.send("photos.batch", local)
+    local.unlink()
+    done = 0
+
+    def show(_: Record) -> None:
+        nonlocal done
+        done += 1
+        context.doing(f"{model.id}: photo {done} of {len(batch)} on the device")
+
+    options = ["--crop", context.job.crop] if context.job.crop != "center" else []
+    records = remote.program.classify(
+        remote.packed(model),
+        sent,
+        top=TOP,
+        patches=model.patches,
+        options=options,
+        on_record=show,
+        timeout_s=TIMEOUT_S,
+    )
+    if [record.id for record in records] != ids:
+        raise ProgramError(
+            f"{context.job.device.name}: classify answered {len(records)} pictures, not the {len(ids)} sent"
+        )
+    short = [record.id for record in records if len(record.top) != TOP]
+    if short:
+        raise ProgramError(f"{context.job.device.name}: classify gave not {TOP} classes for picture {short[0]}")
+    return records
+
+
+def _emit_answer(context: Context, model: ModelPlan, read: Model, answer: Answer, probabilities: F32) -> None:
+    names = [label.name for label in read.labels] or [f"class {number}" for number in range(probabilities.size)]
+    said = ", ".join(f"{names[top.id]} {100 * top.probability:.0f} %" for top in answer.top[:3])
+    host = ", ".join(f"{number}" for number in np.argsort(-probabilities, kind="stable")[:TOP])
+    context.emit(
+        "photo",
+        Status.PASS if answer.as_host else Status.FAIL,
+        model=model,
+        subject=answer.photo.name,
+        message="" if answer.as_host else f"the host says classes {host}",
+        attributes={
+            "expected": names[answer.expected] if answer.expected >= 0 else None,
+            "as_expected": answer.top[0].id == answer.expected,
+            "top5": "answers of a seeded model mean nothing" if model.seeded else said,
+            "ids": ", ".join(str(top.id) for top in answer.top),
+            "largest_difference": answer.largest_difference if np.isfinite(answer.largest_difference) else None,
+        },
+    )
+
+
+def _emit_all(context: Context, model: ModelPlan, answers: Sequence[Answer]) -> None:
+    count = len(answers)
+    about: dict[str, Attribute] = {
+        "photos": count,
+        "photos_sha256": context.photos_sha256,
+        "crop": context.job.crop,
+        "patches": model.patches,
+        "threads": 1,
+    }
+    agreeing = sum(answer.as_host for answer in answers)
+    context.emit(
+        "top5_agreement",
+        Status.PASS if agreeing == count else Status.FAIL,
+        model=model,
+        value=agreeing,
+        attributes=about | {"near": NEAR},
+    )
+    samples = [answer.preprocess_ns for answer in answers]
+    context.emit("preprocess_ns", model=model, value=median(samples), samples=samples, attributes=about)
+    if model.seeded:
+        return
+    first = sum(answer.top[0].id == answer.expected for answer in answers)
+    if not context.claims_accuracy:
+        context.emit("demo", model=model, value=first, attributes=about)
+        return
+    five = sum(answer.expected in {top.id for top in answer.top} for answer in answers)
+    for metric, right in (("top1", first), ("top5", five)):
+        low, high = wilson(right, count)
+        context.emit(
+            metric,
+            model=model,
+            value=right / count,
+            attributes=about | {"right": right, "low": low, "high": high, "interval": "Wilson, 95 %"},
+        )

@@ -1,0 +1,134 @@
+"""Agreement: every layer's output on the device against the host reference; fused plans against unfused ones.
+
+The input is a real photo formed on the host, so that device and host read the same numbers; a network that takes no
+pictures gets noise from a seed.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+
+from device_tests.errors import ProgramError
+from device_tests.plan import ModelPlan
+from device_tests.program_records import ActivationRecord
+from device_tests.suites.context import Context, Remote
+from klaus_runtime.images import form, read_picture
+from klaus_runtime.model import F32, Softmax
+from klaus_runtime.reference import NumpyEngine
+from reports.record import Status
+
+LAYER_BOUND = 1e-5  # of the layer's largest value
+FUSED_BOUND = 1e-5  # of a probability
+TIMEOUT_S = 1800.0
+
+
+def test_layers(context: Context, remote: Remote, model: ModelPlan) -> None:
+    """Every layer agrees with the numpy oracle within LAYER_BOUND of the layer's largest value."""
+    tensor, subject = _input(context, model)
+    remote_input = _send(context, remote, model, tensor)
+    context.doing(f"{model.id}: every layer's output on the device")
+    folder = remote.folder("activations")
+    files = remote.program.activations(remote.packed(model), remote_input, folder, timeout_s=TIMEOUT_S)
+    layers = context.model(model).layers
+    assert [record.layer for record, _ in files] == list(range(len(layers))), "not one output for each layer, in order"
+    worst: tuple[float, str] = (0.0, "")
+    wrong: list[str] = []
+    last: F32 | None = None
+    for (record, path), expected in zip(files, NumpyEngine(context.model(model)).activations(tensor), strict=True):
+        name = f"{record.layer} {layers[record.layer].name}"
+        context.doing(f"{model.id}: layer {name}")
+        last = _fetch(context, remote, record, path, expected)
+        error = difference(last, expected)
+        worst = max(worst, (error, name))
+        if not error <= LAYER_BOUND:
+            wrong.append(name)
+            context.emit(
+                "layer_error",
+                Status.FAIL,
+                model=model,
+                subject=name,
+                value=error if np.isfinite(error) else None,
+                message=f"differs by {error:.3g} of the layer's largest value; the bound is {LAYER_BOUND:g}",
+            )
+    remote.device.remove(folder, timeout_s=120)
+    context.emit(
+        "layer_error",
+        Status.FAIL if wrong else Status.PASS,
+        model=model,
+        subject=f"worst: {worst[1]}",
+        value=worst[0] if np.isfinite(worst[0]) else None,
+        attributes={"layers": len(layers), "photo": subject, "bound": LAYER_BOUND},
+    )
+    assert not wrong, f"{len(wrong)} of {len(layers)} layers differ from the host reference, first {wrong[0]}"
+    assert last is not None
+    _check_fused(context, remote, model, remote_input, last)
+
+
+def _check_fused(context: Context, remote: Remote, model: ModelPlan, remote_input: PurePosixPath, last: F32) -> None:
+    """The fastest plan answers as the plan of one step a layer does."""
+    context.doing(f"{model.id}: fused plan")
+    bench = remote.program.bench(remote.packed(model), runs=1, warmup=0, input_file=remote_input, timeout_s=TIMEOUT_S)
+    unfused = last.astype(np.float64).ravel()
+    if not isinstance(context.model(model).layers[-1], Softmax):
+        unfused = np.exp(unfused - unfused.max())
+        unfused /= unfused.sum()
+    top = bench.result.top
+    if not top or any(not 0 <= answer.id < unfused.size for answer in top):
+        raise ProgramError(f"{context.job.device.name}: bench answered {len(top)} classes, some outside the model's")
+    error = max(abs(answer.probability - unfused[answer.id]) / max(unfused[answer.id], 1e-12) for answer in top)
+    lowest = min(unfused[answer.id] for answer in top)
+    better = int((unfused > lowest * (1 + FUSED_BOUND)).sum())
+    good = bool(error <= FUSED_BOUND and better <= len(top))
+    context.emit(
+        "fused_error",
+        Status.PASS if good else Status.FAIL,
+        model=model,
+        value=float(error) if np.isfinite(error) else None,
+        attributes={"classes": len(top), "bound": FUSED_BOUND},
+    )
+    assert good, f"the fused plan's probabilities differ by {error:.3g} from the unfused plan's"
+
+
+def difference(given: F32, expected: F32) -> float:
+    """Largest difference as a fraction of the largest expected magnitude; infinite for shapes or values unlike."""
+    if given.shape != expected.shape or not np.isfinite(given).all():
+        return float("inf")
+    largest = float(np.abs(expected).max(initial=0.0))
+    distance = float(np.abs(given.astype(np.float64) - expected).max(initial=0.0))
+    return distance / largest if largest else (0.0 if distance == 0 else float("inf"))
+
+
+def _input(context: Context, model: ModelPlan) -> tuple[F32, str]:
+    read = context.model(model)
+    if read.formation is None:
+        noise = np.random.default_rng(0).standard_normal(read.input_shape)
+        return noise.astype(np.float32), "noise of seed 0"
+    photo = context.photos[0]
+    return form(read, read_picture(photo.path), "center"), photo.name
+
+
+def _send(context: Context, remote: Remote, model: ModelPlan, tensor: F32) -> PurePosixPath:
+    local = context.job.work / f"{model.id}.f32"
+    local.write_bytes(np.ascontiguousarray(tensor, "<f4").tobytes())
+    return remote.send("input.f32", local)
+
+
+def _fetch(context: Context, remote: Remote, record: ActivationRecord, path: PurePosixPath, expected: F32) -> F32:
+    """A layer's file as the record and the host say its shape is."""
+    shape = (record.rows, record.cols, record.channels)
+    if shape != expected.shape:
+        raise ProgramError(
+            f"{context.job.device.name}: layer {record.layer} has shape {shape} there, {expected.shape} here"
+        )
+    local: Path = context.job.work / "layer.f32"
+    remote.device.get(path, local, timeout_s=600)
+    data = local.read_bytes()
+    local.unlink()
+    if len(data) != 4 * expected.size:
+        raise ProgramError(
+            f"{context.job.device.name}: layer {record.layer} has {len(data)} bytes, {4 * expected.size} belong there"
+        )
+    values: F32 = np.frombuffer(data, "<f4").reshape(shape)
+    return values
