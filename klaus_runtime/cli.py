@@ -1,0 +1,392 @@
+"""The `klaus` command: classify, look at, quantize, pack and measure models on this computer."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import tempfile
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+from rich.text import Text
+
+from klaus_runtime import accuracy, files, images, native, pack, package, quantize, registry, shapes
+from klaus_runtime.engine import Engine
+from klaus_runtime.errors import InputError, KlausError
+from klaus_runtime.evaluate import FastEngine
+from klaus_runtime.model import F32, Convolution, FullConnect, Model
+from klaus_runtime.reference import NumpyEngine
+
+SEEDED = "seeded: timing only, the answers mean nothing"
+_INTERRUPTED = 130
+_MAX_TENSOR_BYTES = 1 << 30
+
+
+def clean(text: str) -> str:
+    """Text from a file or a path made harmless for a terminal: what cannot be printed becomes a question mark."""
+    return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command and returns its exit code: 0 pass, 1 check failed, 2 bad input, 3 set-up, 5 internal error."""
+    options = _parser().parse_args(arguments)
+    try:
+        options.command(options)
+        sys.stdout.flush()
+    except KlausError as error:
+        sys.stderr.write(f"klaus: {clean(str(error))}\n")
+        return error.exit_code
+    except KeyboardInterrupt:
+        sys.stderr.write("klaus: interrupted\n")
+        return _INTERRUPTED
+    except BrokenPipeError:
+        # Whoever read our output has gone; Python would complain once more when it closes stdout.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except MemoryError:
+        sys.stderr.write("klaus: not enough memory for this model or picture: give a smaller one\n")
+        return InputError.exit_code
+    except Exception as error:
+        if os.environ.get("KLAUS_DEBUG"):
+            traceback.print_exc()
+        kind = type(error).__name__
+        sys.stderr.write(f"klaus: internal error ({kind}: {clean(str(error))}): KLAUS_DEBUG=1 shows where; report it\n")
+        return KlausError.exit_code
+    return 0
+
+
+# ------------------------------------------------------------------------------------------------------ commands
+
+
+def _classify(options: argparse.Namespace) -> None:
+    model = _model(options, options.model)
+    patches = _patches(options, model)
+    answers = []
+    with _engine(options, model, options.model) as (engine, engine_name):
+        for photo in options.photos:
+            picture = images.read_picture(photo)
+            probabilities = engine.probabilities(picture, patches=patches, crop=options.crop)
+            answers.append((photo, _top(model, probabilities, options.top)))
+    if options.json:
+        photos = [{"photo": str(photo), "top": found} for photo, found in answers]
+        _json({**_facts(model), "engine": engine_name, "patches": patches, "photos": photos})
+        return
+    for photo, found in answers:
+        table = Table(title=Text(clean(str(photo))), title_justify="left", title_style="bold")
+        table.add_column("class")
+        table.add_column("id", justify="right")
+        table.add_column("probability", justify="right")
+        for row in found:
+            table.add_row(Text(clean(row["label"])), str(row["id"]), f"{row['probability']:.2%}")
+        _console().print(table)
+    _print_origin(model)
+
+
+def _top(model: Model, probabilities: F32, count: int) -> list[dict[str, Any]]:
+    rows = []
+    for number in accuracy.top(probabilities, count):
+        label = model.labels[number] if model.labels else None
+        row: dict[str, Any] = {"id": number, "label": label.name if label else f"class {number}"}
+        if label:
+            row["wnid"] = label.id
+        rows.append(row | {"probability": float(probabilities[number])})
+    return rows
+
+
+def _info(options: argparse.Namespace) -> None:
+    model = _model(options, options.source)
+    outputs = shapes.infer(model)
+    costs = shapes.multiplies(model)
+    layers: list[dict[str, Any]] = [
+        {
+            "layer": number,
+            "name": layer.name,
+            "kind": type(layer).__name__,
+            "output": list(shape),
+            "multiplies": cost,
+            "weights": _weights_text(layer.weights) if isinstance(layer, Convolution | FullConnect) else "",
+        }
+        for number, (layer, shape, cost) in enumerate(zip(model.layers, outputs, costs, strict=True))
+    ]
+    if options.json:
+        _json({**_facts(model), "input": list(model.input_shape), "patches": model.patches, "layers": layers})
+        return
+    table = Table(title=Text(f"{clean(model.name)}, input {_times(model.input_shape)}"), title_justify="left")
+    for name in ("layer", "name", "kind", "output", "multiply-adds", "weights"):
+        table.add_column(name, justify="right" if name in ("layer", "multiply-adds") else "left")
+    for row in layers:
+        cost = f"{row['multiplies']:,}" if row["multiplies"] else ""
+        called = Text(clean(row["name"]))
+        table.add_row(str(row["layer"]), called, row["kind"], _times(row["output"]), cost, row["weights"])
+    _console().print(table)
+    _say(f"{shapes.weight_count(model):,} weights, {sum(costs):,} multiply-adds, {model.patches} patches a picture")
+    _print_origin(model)
+
+
+def _weights_text(weights: Any) -> str:
+    form = f"{len(weights.codebook.values)} entries" if weights.codebook is not None else str(weights.values.dtype)
+    return f"{_times(weights.values.shape)} {form}" + (", scale" if weights.scale is not None else "")
+
+
+def _verify(options: argparse.Namespace) -> None:
+    model = _model(options, options.source)  # reading checks everything
+    if options.json:
+        _json({**_facts(model), "ok": True, "layers": len(model.layers), "weights": shapes.weight_count(model)})
+        return
+    _say(f"{options.source}: whole and well-formed, {len(model.layers)} layers, {shapes.weight_count(model):,} weights")
+    _print_origin(model)
+
+
+def _quantize(options: argparse.Namespace) -> None:
+    model = quantize.quantize(_model(options, options.source), options.scheme, seed=options.seed)
+    made = package.write_package(model, options.out, name=options.name)
+    bits = 8 * made.total_bytes / shapes.weight_count(model)
+    if options.json:
+        names = [str(path) for path in made.files]
+        _json({**_facts(model), "files": names, "total_bytes": made.total_bytes, "bits_per_weight": bits})
+        return
+    for path in made.files:
+        _say(f"{path}  {path.stat().st_size:,} bytes")
+    _say(f"{options.scheme}: {made.total_bytes:,} bytes in all, {bits:.2f} bits a weight")
+    _print_origin(model)
+
+
+def _pack(options: argparse.Namespace) -> None:
+    model = _model(options, options.source)
+    path = pack.pack(model, options.out)
+    if options.json:
+        _json({**_facts(model), "file": str(path), "bytes": path.stat().st_size})
+        return
+    _say(f"{path}  {path.stat().st_size:,} bytes")
+    _print_origin(model)
+
+
+def _activations(options: argparse.Namespace) -> None:
+    model = _model(options, options.source)
+    tensor = _tensor(options.input, model)
+    targets = [options.out / f"layer-{number:02d}.f32" for number in range(len(model.layers))]
+    with _engine(options, model, options.source) as (engine, engine_name), files.staged(targets) as paths:
+        rows = []
+        for layer, target, path, output in zip(model.layers, targets, paths, engine.activations(tensor), strict=True):
+            path.write_bytes(output.astype("<f4", copy=False).tobytes())
+            rows.append({"name": layer.name, "file": str(target), "shape": list(output.shape)})
+    if options.json:
+        _json({**_facts(model), "engine": engine_name, "activations": rows})
+        return
+    for row in rows:
+        _say(f"{row['file']}  {_times(row['shape'])}  {row['name']}")
+
+
+def _eval(options: argparse.Namespace) -> None:
+    model = _model(options, options.source)
+    patches = _patches(options, model)
+    photos = images.find_photos(options.images)[: options.limit]
+    if not model.labels:
+        raise InputError(f"{options.source}: has no class names: its answers cannot be compared with photos' classes")
+    progress = Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty())
+    with _engine(options, model, options.source) as (engine, engine_name), progress:
+        bar = progress.add_task("photos", total=len(photos))
+        score = accuracy.evaluate(
+            model, engine, photos, patches=patches, crop=options.crop, after=lambda _: progress.advance(bar)
+        )
+    if options.json:
+        shares = {
+            name: {"share": hits / score.photos, "interval_95": accuracy.interval(hits, score.photos)}
+            for name, hits in (("top1", score.top1), ("top5", score.top5))
+            if score.claimed
+        }
+        asked = {"engine": engine_name, "patches": patches, "crop": options.crop}
+        _json({**_facts(model), **asked, "counts": asdict(score), "accuracy": shares or None})
+        return
+    for name, hits in (("top-1", score.top1), ("top-5", score.top5)):
+        line = f"{name}: {hits} of {score.photos} photos"
+        if score.claimed:
+            low, high = accuracy.interval(hits, score.photos)
+            line += f" = {hits / score.photos:.1%} (95 % interval {low:.1%} to {high:.1%})"
+        _say(line)
+    if not score.claimed:
+        _say(f"no accuracy: that takes {accuracy.CLAIM_FROM} photos or more")
+    _print_origin(model)
+
+
+def _models(options: argparse.Namespace) -> None:
+    entries = registry.MODELS.values()
+    if options.json:
+        rows = [{key: getattr(entry, key) for key in ("name", "description", "source", "licence")} for entry in entries]
+        _json({"models": rows, "schemes": dict(quantize.SCHEMES)})
+        return
+    for entry in entries:
+        _say(f"{entry.name}: {entry.description}; {entry.source}; {entry.licence}")
+
+
+# ------------------------------------------------------------------------------------------------------- helpers
+
+
+def _model(options: argparse.Namespace, source: str) -> Model:
+    return registry.load_model(source, layers=dict(options.layer))
+
+
+def _patches(options: argparse.Namespace, model: Model) -> Literal[1, 10]:
+    wanted = options.patches or model.patches
+    return 10 if wanted == 10 else 1
+
+
+@contextmanager
+def _engine(options: argparse.Namespace, model: Model, source: str) -> Iterator[tuple[Engine, str]]:
+    """The engine that was asked for and its name; by default C where it is built, else numpy, and says so."""
+    wanted = options.engine
+    library = native.find_library() if wanted in (None, "ref") else None
+    if wanted in (None, "ref") and library is None:
+        fallback = "fast" if wanted is None else "numpy"
+        sys.stderr.write(
+            f"klaus: no C build in {native.HOST_BUILD} (`invoke build --target host` makes it): "
+            f"using numpy ({fallback})\n"
+        )
+        wanted = fallback
+    if library is None:
+        yield (NumpyEngine(model), "numpy") if wanted == "numpy" else (FastEngine(model), "fast")
+        return
+    with ExitStack() as stack:
+        path = Path(source)
+        if source in registry.MODELS or path.suffix != ".klaus":
+            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="klaus-"))
+            path = pack.pack(model, Path(folder) / "model.klaus")
+        engine = native.NativeEngine(path, library, isa=wanted or "auto", threads=options.threads)
+        stack.callback(engine.close)
+        yield engine, wanted or "auto"
+
+
+def _tensor(path: Path, model: Model) -> F32:
+    """X.f32: raw little-endian float32, HWC, as layer 0 reads it."""
+    data = files.read_bytes(path, _MAX_TENSOR_BYTES)
+    wanted = 4 * int(np.prod(model.input_shape))
+    if len(data) != wanted:
+        shape = _times(model.input_shape)
+        raise InputError(
+            f"{path}: has {len(data):,} bytes, {shape} float32 numbers are {wanted:,}: give what layer 0 reads"
+        )
+    tensor = np.frombuffer(data, "<f4").reshape(model.input_shape)
+    if not np.isfinite(tensor).all():
+        raise InputError(f"{path}: holds numbers that are not finite")
+    return tensor
+
+
+def _facts(model: Model) -> dict[str, Any]:
+    return {"model": model.name, "provenance": asdict(model.provenance)}
+
+
+def _print_origin(model: Model) -> None:
+    origin = model.provenance
+    _say(f"{model.name} ({origin.scheme}): {origin.source}; licence {origin.licence}; {origin.attribution}")
+    if origin.seeded:
+        _say(SEEDED)
+
+
+def _times(sizes: Sequence[int]) -> str:
+    return " x ".join(str(size) for size in sizes)
+
+
+def _console() -> Console:
+    return Console(width=None if sys.stdout.isatty() else 140, highlight=False)
+
+
+def _say(line: str) -> None:
+    sys.stdout.write(clean(line) + "\n")
+
+
+def _json(value: Mapping[str, Any]) -> None:
+    sys.stdout.write(json.dumps(value) + "\n")
+
+
+# -------------------------------------------------------------------------------------------------------- parser
+
+
+def _layer(text: str) -> tuple[int, Path]:
+    number, found, path = text.partition("=")
+    if not found or not number.isdecimal() or not path:
+        raise argparse.ArgumentTypeError(f"{clean(text)!r} is not N=FILE, as in 11=layer-11.png")
+    return int(number), Path(path)
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= 1_000_000:
+        raise argparse.ArgumentTypeError(f"{clean(text)!r} is not a whole number of 1 or more")
+    return int(text)
+
+
+def _parser() -> argparse.ArgumentParser:
+    names = ", ".join(registry.MODELS)
+    parser = argparse.ArgumentParser(prog="klaus", description="Small ImageNet classifiers, on this computer.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    def command(name: str, run: Callable[[argparse.Namespace], None], text: str, *, source: bool = True) -> Any:
+        sub = commands.add_parser(name, help=text, description=text)
+        sub.set_defaults(command=run, layer=())
+        sub.add_argument("--json", action="store_true", help="one JSON object instead of text")
+        if source:
+            sub.add_argument(
+                "source", metavar="SOURCE", help=f"{names}, or a ccv or Klaus sqlite3, package or .klaus file"
+            )
+            _add_layer(sub)
+        return sub
+
+    def _add_layer(sub: Any) -> None:
+        text = "index picture of layer N, where it is not beside the file as NAME-layer-N.png (repeatable)"
+        sub.add_argument("--layer", type=_layer, action="append", default=[], metavar="N=FILE", help=text)
+
+    def _add_engine(sub: Any) -> None:
+        text = "who computes: numpy = the oracle, ref = C, fast = BLAS (default: C where it is built)"
+        sub.add_argument("--engine", choices=("numpy", "ref", "fast"), help=text)
+        sub.add_argument("--threads", type=_count, default=1, help="threads of the C engine (default 1)")
+
+    def _add_picture(sub: Any) -> None:
+        sub.add_argument("--crop", choices=("center", "none"), default="center", help="none: resize without a crop")
+        sub.add_argument("--patches", type=int, choices=(1, 10), help="patches a picture (default: the model's own)")
+        _add_engine(sub)
+
+    sub = command("classify", _classify, "Say what is on photos.", source=False)
+    sub.add_argument("photos", metavar="PHOTO", nargs="+", type=Path)
+    sub.add_argument("--model", metavar="SOURCE", default="lite0", help=f"{names}, or a file (default lite0)")
+    sub.add_argument("--top", type=_count, default=5, help="how many classes (default 5)")
+    _add_layer(sub)
+    _add_picture(sub)
+
+    command("info", _info, "Show a model's layers, source and licence.")
+    command("verify", _verify, "Read and check every byte of a model.")
+
+    schemes = "; ".join(f"{name}: {text}" for name, text in quantize.SCHEMES.items())
+    sub = command("quantize", _quantize, "Make a package (sqlite3 + PNG) with codebook weights.")
+    sub.add_argument("--scheme", required=True, metavar="S", help=schemes)
+    sub.add_argument("-o", "--out", required=True, type=Path, metavar="DIR", help="folder of the package")
+    sub.add_argument("--name", help="of the files without ending (default: the model's and the scheme's)")
+    sub.add_argument("--seed", type=int, default=0, help="of what a scheme draws (default 0)")
+
+    sub = command("pack", _pack, "Make a packed model that the C library maps.")
+    sub.add_argument("-o", "--out", required=True, type=Path, metavar="FILE.klaus")
+
+    sub = command("activations", _activations, "Write every layer's output as layer-NN.f32 (float32, HWC).")
+    sub.add_argument("--input", required=True, type=Path, metavar="X.f32", help="what layer 0 reads: float32, HWC")
+    sub.add_argument("--out", required=True, type=Path, metavar="DIR")
+    _add_engine(sub)
+
+    sub = command("eval", _eval, "Measure top-1 and top-5 on photos WNID/*.{jpg,jpeg,png}.")
+    sub.add_argument("--images", required=True, type=Path, metavar="DIR")
+    sub.add_argument("--limit", type=_count, help="only the first photos, by class and name")
+    _add_picture(sub)
+
+    command("models", _models, "List the models that have a name.", source=False)
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())
