@@ -8,10 +8,12 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "cpu.h"
 #include "klaus/format.h"
 #include "klaus/klaus.h"
 
-/* One call's geometry; fields that an op does not use are 0. */
+/* One call's geometry; fields that an op does not use are 0. in_* and out_* are set for every op; a batch, row or
+ * column count of 0 means one. Helpers: ops/shape.h. */
 typedef struct klaus_shape {
     uint32_t op;         /* enum klaus_op */
     uint32_t activation; /* applied to the result: act(scale * sum + bias) */
@@ -23,10 +25,10 @@ typedef struct klaus_shape {
     int32_t groups;
     int32_t size;
     float kappa, alpha, beta;
-    int32_t begin;                          /* slice */
-    int32_t input_count;                    /* add, concat */
+    int32_t begin;                            /* slice */
+    int32_t input_count;                      /* add, concat */
     int32_t input_channels[KLAUS_MAX_INPUTS]; /* concat */
-    uint32_t in_dtype, out_dtype;           /* of activations: KLAUS_F32 (later KLAUS_F16, KLAUS_I8) */
+    uint32_t in_dtype, out_dtype;             /* of activations: KLAUS_F32 (later KLAUS_F16, KLAUS_I8) */
     uint32_t weight_dtype, codebook_dtype, codebook_entries;
     bool has_scale;
     bool has_addend; /* conv: input[1], of the output's shape, is added before the activation (residual blocks) */
@@ -34,7 +36,7 @@ typedef struct klaus_shape {
 
 /* A layer's weights, canonical layout. */
 typedef struct klaus_weights {
-    const void *values;   /* out_channels rows of row_bytes */
+    const void *values; /* out_channels rows of row_bytes */
     size_t row_bytes;
     const void *codebook; /* NULL for float weights */
     const float *scale;   /* out_channels, or NULL = all ones */

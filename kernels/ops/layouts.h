@@ -1,0 +1,15 @@
+/* Layout ids: what a variant's pack() makes, one number a layout, for ever. A packed model may carry sections in these
+ * layouts (KLAUS_SECTION_PACKED), so a number is never used again for another layout. */
+#ifndef KLAUS_OPS_LAYOUTS_H
+#define KLAUS_OPS_LAYOUTS_H
+
+enum klaus_layout {
+    /* 0 is KLAUS_CANONICAL_LAYOUT: no pack() */
+    KLAUS_LAYOUT_DEPTHWISE_F32 = 1,         /* float32 [tap][channel]: ops/depthwise/depthwise.h */
+    KLAUS_LAYOUT_CONV_F32_PANELS_8 = 2,     /* float32 panels for tiles of 8 output channels: ops/conv/conv.h */
+    KLAUS_LAYOUT_CONV_F32_PANELS_12 = 3,    /* ... of 12 */
+    KLAUS_LAYOUT_FULL_CONNECT_PANELS_8 = 4, /* indices or floats in panels of 8: ops/full_connect/full_connect.h */
+    KLAUS_LAYOUT_FULL_CONNECT_PANELS_12 = 5
+};
+
+#endif
