@@ -24,9 +24,11 @@ klaus_status klaus_resample_cubic_u8(const uint8_t *source, int32_t rows, int32_
 klaus_status klaus_resample_cubic_f32(const float *source, int32_t rows, int32_t cols, int32_t channels, float *result,
                                       int32_t result_rows, int32_t result_cols);
 
-/* The filter of Pillow's BICUBIC (a = -0.5, widened by the ratio when making smaller, weights summing to 1, cut at the
- * edges), columns first, in float32: nothing is rounded to 8 bits or clamped. Source rows are row_bytes apart, so that
- * a crop is resampled in place. */
+/* Pillow's BICUBIC (a = -0.5, widened by the ratio when making smaller, fixed-point weights of 22 bits, columns first,
+ * each pass rounded and clamped to 8 bits): klaus_runtime/images.py does the same, so results are whole numbers 0..255.
+ * Equal bit for bit to Pillow's resize((result_cols, rows)) followed by resize((result_cols, result_rows)); a single
+ * resize() is the same for square pictures, but takes rows first for some others (Pillow 13).
+ * Source rows are row_bytes apart, so that a crop is resampled in place. */
 klaus_status klaus_resample_bicubic(const uint8_t *source, size_t row_bytes, int32_t rows, int32_t cols,
                                     int32_t channels, float *result, int32_t result_rows, int32_t result_cols);
 

@@ -170,7 +170,9 @@ klaus_status klaus_resample_cubic_f32(const float *source, int32_t rows, int32_t
     return cubic(NULL, source, rows, cols, channels, result, result_rows, result_cols);
 }
 
-/* ---- the filter of Pillow's bicubic ---- */
+/* ---- Pillow's bicubic ---- */
+
+#define FIXED_BITS 22
 
 struct filter_cell {
     int32_t first, count;
@@ -196,7 +198,7 @@ static size_t filter_most_cells(int32_t size, int32_t result_size) {
 }
 
 /* weights: result_size rows of filter_most_cells(); exact: as many doubles as one row. */
-static void filter_weights(int32_t size, int32_t result_size, struct filter_cell *cells, float *weights,
+static void filter_weights(int32_t size, int32_t result_size, struct filter_cell *cells, int32_t *weights,
                            double *exact) {
     const double ratio = (double)size / result_size, support = filter_support(size, result_size);
     const double narrow = 2 / support;
@@ -211,11 +213,22 @@ static void filter_weights(int32_t size, int32_t result_size, struct filter_cell
             exact[i - first] = bicubic_filter((i - center + 0.5) * narrow);
             sum += exact[i - first];
         }
-        for (int32_t i = 0; i < end - first; i++)
-            weights[(size_t)d * stride + (size_t)i] = (float)(sum != 0 ? exact[i] / sum : exact[i]);
+        for (int32_t i = 0; i < end - first; i++) {
+            const double scaled = (sum != 0 ? exact[i] / sum : exact[i]) * (1 << FIXED_BITS);
+            weights[(size_t)d * stride + (size_t)i] = (int32_t)(scaled < 0 ? scaled - 0.5 : scaled + 0.5);
+        }
         cells[d].first = first;
         cells[d].count = end - first;
     }
+}
+
+/* sum of weight[i] * from[i * stride], rounded and clamped to 8 bits */
+static uint8_t filter_sum(const uint8_t *from, size_t stride, const int32_t *weight, int32_t count) {
+    int64_t sum = 1 << (FIXED_BITS - 1);
+    for (int32_t i = 0; i < count; i++)
+        sum += (int64_t)weight[i] * from[(size_t)i * stride];
+    sum >>= FIXED_BITS;
+    return (uint8_t)(sum < 0 ? 0 : sum > 255 ? 255 : sum);
 }
 
 klaus_status klaus_resample_bicubic(const uint8_t *source, size_t row_bytes, int32_t rows, int32_t cols,
@@ -223,39 +236,29 @@ klaus_status klaus_resample_bicubic(const uint8_t *source, size_t row_bytes, int
     if (!sizes_are_sound(rows, cols, channels, result_rows, result_cols) || row_bytes < (size_t)cols * (size_t)channels)
         return KLAUS_E_INPUT;
     const size_t row_stride = filter_most_cells(rows, result_rows), col_stride = filter_most_cells(cols, result_cols);
-    const size_t result_row = (size_t)result_cols * (size_t)channels;
+    const size_t depth = (size_t)channels, result_row = (size_t)result_cols * depth;
     struct filter_cell *row_cells = malloc((size_t)result_rows * sizeof *row_cells);
     struct filter_cell *col_cells = malloc((size_t)result_cols * sizeof *col_cells);
-    float *row_weights = malloc((size_t)result_rows * row_stride * sizeof(float));
-    float *col_weights = malloc((size_t)result_cols * col_stride * sizeof(float));
+    int32_t *row_weights = malloc((size_t)result_rows * row_stride * sizeof(int32_t));
+    int32_t *col_weights = malloc((size_t)result_cols * col_stride * sizeof(int32_t));
     double *exact = malloc((row_stride > col_stride ? row_stride : col_stride) * sizeof(double));
-    float *narrowed = malloc((size_t)rows * result_row * sizeof(float)); /* columns done */
+    uint8_t *narrowed = malloc((size_t)rows * result_row); /* columns done */
     klaus_status status = KLAUS_E_MEMORY;
     if (row_cells != NULL && col_cells != NULL && row_weights != NULL && col_weights != NULL && exact != NULL &&
         narrowed != NULL) {
         filter_weights(rows, result_rows, row_cells, row_weights, exact);
         filter_weights(cols, result_cols, col_cells, col_weights, exact);
-        for (int32_t y = 0; y < rows; y++)
-            for (int32_t j = 0; j < result_cols; j++)
-                for (int32_t c = 0; c < channels; c++) {
-                    const uint8_t *cell =
-                        source + (size_t)y * row_bytes + (size_t)col_cells[j].first * (size_t)channels + (size_t)c;
-                    const float *weight = col_weights + (size_t)j * col_stride;
-                    float sum = 0;
-                    for (int32_t x = 0; x < col_cells[j].count; x++)
-                        sum += weight[x] * (float)cell[(size_t)x * (size_t)channels];
-                    narrowed[(size_t)y * result_row + (size_t)j * (size_t)channels + (size_t)c] = sum;
-                }
-        for (int32_t i = 0; i < result_rows; i++) {
-            const float *top = narrowed + (size_t)row_cells[i].first * result_row;
-            const float *weight = row_weights + (size_t)i * row_stride;
-            for (size_t x = 0; x < result_row; x++) {
-                float sum = 0;
-                for (int32_t y = 0; y < row_cells[i].count; y++)
-                    sum += weight[y] * top[(size_t)y * result_row + x];
-                result[(size_t)i * result_row + x] = sum;
-            }
-        }
+        for (size_t y = 0; y < (size_t)rows; y++)
+            for (size_t j = 0; j < (size_t)result_cols; j++)
+                for (size_t c = 0; c < depth; c++)
+                    narrowed[y * result_row + j * depth + c] =
+                        filter_sum(source + y * row_bytes + (size_t)col_cells[j].first * depth + c, depth,
+                                   col_weights + j * col_stride, col_cells[j].count);
+        for (size_t i = 0; i < (size_t)result_rows; i++)
+            for (size_t x = 0; x < result_row; x++)
+                result[i * result_row + x] =
+                    (float)filter_sum(narrowed + (size_t)row_cells[i].first * result_row + x, result_row,
+                                      row_weights + i * row_stride, row_cells[i].count);
         status = KLAUS_OK;
     }
     free(row_cells);
