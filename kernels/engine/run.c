@@ -1,0 +1,275 @@
+/* Sessions: opened, run, asked, closed. */
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "engine/fail.h"
+#include "engine/session.h"
+#include "os/os.h"
+
+/* ---- steps ---- */
+
+typedef struct phase_work {
+    const klaus_variant *variant;
+    const klaus_call *call;
+    int32_t phase;
+} phase_work;
+
+static void run_part(const void *context, int32_t part, int32_t parts) {
+    const phase_work *work = context;
+    work->variant->run(work->call, work->phase, part, parts);
+}
+
+static void run_variant(klaus_pool *pool, const klaus_variant *variant, const klaus_call *call) {
+    for (int32_t phase = 0; phase < variant->phases; phase++) {
+        const phase_work work = {variant, call, phase};
+        klaus_pool_run(pool, run_part, &work);
+    }
+}
+
+bool klaus_steps_run(klaus_session *session, const klaus_steps *steps, const float *input, float *output,
+                     klaus_layer_sink sink, void *user) {
+    const int32_t first = steps->request.first;
+    char *arena = session->arena.bytes;
+    for (int32_t s = 0; s < steps->step_count; s++) {
+        const klaus_step *step = &steps->steps[s];
+        const klaus_layer_data *data = &session->model->data[step->first];
+        klaus_call call = {.shape = &step->shape, .packed = step->packed, .scratch = session->scratch.bytes};
+        call.weights = data->weights.values != NULL ? &data->weights : NULL;
+        call.output = step->last == steps->request.stop - 1 ? (void *)output : arena + step->output_offset;
+        for (int32_t i = 0; i < step->input_count; i++) {
+            const int32_t layer = step->inputs[i];
+            call.input[i] = layer < first ? (const void *)input
+                                          : arena + steps->steps[steps->step_of_layer[layer - first]].output_offset;
+        }
+        const uint64_t started = klaus_os_now_ns();
+        run_variant(session->pool, step->variant, &call);
+        session->layer_ns[step->last] += klaus_os_now_ns() - started;
+        if (sink != NULL && sink(user, step->last, call.output, step->shape.out_rows, step->shape.out_cols,
+                                 step->shape.out_channels) != 0) {
+            return false;
+        }
+    }
+    return true;
+}
+
+klaus_status klaus_finish_rows(const klaus_session *session, float *values, int32_t rows, klaus_error *error) {
+    const klaus_model *model = session->model;
+    const int32_t outputs = model->network.outputs;
+    const size_t count = (size_t)rows * (size_t)outputs;
+    for (size_t i = 0; i < count; i++) {
+        if (!isfinite(values[i])) {
+            return klaus_fail(error, KLAUS_E_CHECK,
+                              "the network answers with numbers that are infinite or not a number; run `verify`");
+        }
+    }
+    if (model->layers[model->layer_count - 1].op == KLAUS_OP_SOFTMAX) {
+        return KLAUS_OK;
+    }
+    const klaus_shape shape = {.op = KLAUS_OP_SOFTMAX,
+                               .batch = rows,
+                               .in_rows = 1,
+                               .in_cols = 1,
+                               .in_channels = outputs,
+                               .out_rows = 1,
+                               .out_cols = 1,
+                               .out_channels = outputs,
+                               .input_count = 1,
+                               .in_dtype = KLAUS_F32,
+                               .out_dtype = KLAUS_F32};
+    const klaus_variant *variant = klaus_dispatch_choose(&shape, &session->dispatch);
+    if (variant == NULL || variant->scratch_bytes(&shape, 1) != 0 || variant->packed_bytes(&shape) != 0) {
+        return klaus_fail(error, KLAUS_E_INTERNAL, "no softmax in this build; see `klaus-run check --list`");
+    }
+    const klaus_call call = {.shape = &shape, .input = {values}, .output = values};
+    for (int32_t phase = 0; phase < variant->phases; phase++) {
+        variant->run(&call, phase, 0, 1); /* too little work to wake threads for */
+    }
+    return KLAUS_OK;
+}
+
+/* ---- sessions ---- */
+
+void klaus_default_options(klaus_options *options) {
+    *options = (klaus_options){.threads = 1,
+                               .isa = KLAUS_ISA_AUTO,
+                               .precision = KLAUS_FP32,
+                               .memory = KLAUS_MEMORY_DEFAULT,
+                               .fused = 1,
+                               .variant = NULL};
+}
+
+static klaus_status check_options(const klaus_options *options, klaus_error *error) {
+    if (options->isa < KLAUS_ISA_AUTO || options->isa > KLAUS_ISA_NEON_I8MM) {
+        return klaus_fail(error, KLAUS_E_INPUT, "there is no instruction set number %d", (int)options->isa);
+    }
+    if (!klaus_cpu_has(klaus_cpu_here(), options->isa)) {
+        return klaus_fail(error, KLAUS_E_INPUT, "this CPU has no %s; `klaus-run info` lists what it has",
+                          klaus_isa_name(options->isa));
+    }
+    if (options->precision != KLAUS_FP32) {
+        return klaus_fail(error, KLAUS_E_INPUT, "precision %s is not available in this build; use fp32",
+                          options->precision == KLAUS_FP16 ? "fp16" : "int8");
+    }
+    if (options->memory != KLAUS_MEMORY_DEFAULT) {
+        return klaus_fail(error, KLAUS_E_INPUT, "memory mode lean is not available in this build; use default");
+    }
+    if (options->variant != NULL && klaus_dispatch_find(options->variant) == NULL) {
+        return klaus_fail(error, KLAUS_E_INPUT, "no kernel variant is called %.80s; `klaus-run check --list` names all",
+                          options->variant);
+    }
+    return KLAUS_OK;
+}
+
+klaus_status klaus_session_open(const klaus_model *model, const klaus_options *options, klaus_session **session,
+                                klaus_error *error) {
+    *session = NULL;
+    klaus_status status = check_options(options, error);
+    if (status != KLAUS_OK) {
+        return status;
+    }
+    klaus_session *opened = calloc(1, sizeof(*opened));
+    if (opened == NULL) {
+        return klaus_fail(error, KLAUS_E_MEMORY, "no memory for a session");
+    }
+    opened->model = model;
+    opened->options = *options;
+    opened->options.variant = NULL;
+    if (options->variant != NULL) { /* the table's own copy of the name outlives the caller's */
+        opened->options.variant = klaus_dispatch_find(options->variant)->name;
+    }
+    opened->dispatch = (klaus_dispatch_options){options->isa, opened->options.variant, NULL};
+    opened->packed = calloc((size_t)model->layer_count, sizeof(*opened->packed));
+    opened->layer_ns = calloc((size_t)model->layer_count, sizeof(*opened->layer_ns));
+    if (opened->packed == NULL || opened->layer_ns == NULL) {
+        status = klaus_fail(error, KLAUS_E_MEMORY, "no memory for a session of %d layers", model->layer_count);
+    }
+    if (status == KLAUS_OK) {
+        status = klaus_pool_open(options->threads, &opened->pool, error);
+    }
+    if (status == KLAUS_OK) {
+        status =
+            klaus_buffer_need(&opened->logits, (uint64_t)model->network.outputs * KLAUS_PATCHES * sizeof(float), error);
+    }
+    if (status == KLAUS_OK) {
+        const klaus_plan_request request = {
+            0, model->layer_count, {model->network.rows, model->network.cols, model->network.channels}, 1};
+        status = klaus_steps_make(opened, &request, &opened->whole, error);
+    }
+    if (status != KLAUS_OK) {
+        klaus_session_close(opened);
+        return status;
+    }
+    *session = opened;
+    return KLAUS_OK;
+}
+
+void klaus_session_close(klaus_session *session) {
+    if (session == NULL) {
+        return;
+    }
+    klaus_pool_close(session->pool);
+    for (int32_t layer = 0; session->packed != NULL && layer < session->model->layer_count; layer++) {
+        for (klaus_packed_weights *held = session->packed[layer]; held != NULL;) {
+            klaus_packed_weights *next = held->next;
+            klaus_buffer_free(&held->memory);
+            free(held);
+            held = next;
+        }
+    }
+    free(session->packed);
+    free(session->layer_ns);
+    klaus_steps_free(session->whole);
+    klaus_steps_free(session->patch);
+    klaus_steps_free(session->tail);
+    for (int32_t i = 0; i < KLAUS_SCAN_PLANS; i++) {
+        klaus_steps_free(session->scan[i]);
+    }
+    klaus_buffer *const buffers[] = {&session->arena,  &session->scratch, &session->logits,
+                                     &session->formed, &session->tensor,  &session->mean,
+                                     &session->map,    &session->slices,  &session->rows};
+    for (size_t i = 0; i < sizeof(buffers) / sizeof(buffers[0]); i++) {
+        klaus_buffer_free(buffers[i]);
+    }
+    free(session);
+}
+
+static void forget_times(klaus_session *session) {
+    memset(session->layer_ns, 0, (size_t)session->model->layer_count * sizeof(*session->layer_ns));
+}
+
+klaus_status klaus_run(klaus_session *session, const float *input, float *logits, float *probabilities,
+                       klaus_error *error) {
+    const size_t bytes = (size_t)session->model->network.outputs * sizeof(float);
+    float *values = session->logits.bytes;
+    forget_times(session);
+    klaus_steps_run(session, session->whole, input, values, NULL, NULL);
+    if (logits != NULL) {
+        memcpy(logits, values, bytes);
+    }
+    if (probabilities == NULL) {
+        return KLAUS_OK;
+    }
+    const klaus_status status = klaus_finish_rows(session, values, 1, error);
+    if (status == KLAUS_OK) {
+        memcpy(probabilities, values, bytes);
+    }
+    return status;
+}
+
+klaus_status klaus_run_layers(klaus_session *session, const float *input, klaus_layer_sink sink, void *user,
+                              klaus_error *error) {
+    if (session->options.fused) {
+        return klaus_fail(error, KLAUS_E_INPUT, "layers can be shown by a session opened with fused = 0 only");
+    }
+    forget_times(session);
+    if (!klaus_steps_run(session, session->whole, input, session->logits.bytes, sink, user)) {
+        return klaus_fail(error, KLAUS_E_INPUT, "the run was stopped by the receiver of its layers");
+    }
+    return KLAUS_OK;
+}
+
+klaus_status klaus_layer_times(const klaus_session *session, uint64_t *ns, int32_t layer_count) {
+    if (layer_count != session->model->layer_count) {
+        return KLAUS_E_INPUT;
+    }
+    memcpy(ns, session->layer_ns, (size_t)layer_count * sizeof(*ns));
+    return KLAUS_OK;
+}
+
+uint64_t klaus_session_bytes(const klaus_session *session) {
+    const klaus_buffer *const buffers[] = {&session->arena,  &session->scratch, &session->logits,
+                                           &session->formed, &session->tensor,  &session->mean,
+                                           &session->map,    &session->slices,  &session->rows};
+    uint64_t total = 0;
+    for (size_t i = 0; i < sizeof(buffers) / sizeof(buffers[0]); i++) {
+        total += buffers[i]->size;
+    }
+    for (int32_t layer = 0; layer < session->model->layer_count; layer++) {
+        for (const klaus_packed_weights *held = session->packed[layer]; held != NULL; held = held->next) {
+            total += held->memory.size;
+        }
+    }
+    return total;
+}
+
+int32_t klaus_top(const float *probabilities, int32_t count, klaus_class *classes, int32_t k) {
+    int32_t written = 0;
+    for (; written < k; written++) {
+        const klaus_class *last = written > 0 ? &classes[written - 1] : NULL;
+        int32_t best = -1;
+        for (int32_t id = 0; id < count; id++) {
+            const float value = probabilities[id];
+            const bool left = last == NULL || value < last->probability ||
+                              (value == last->probability && id > last->id); /* not taken yet */
+            if (left && (best < 0 || value > probabilities[best])) {
+                best = id;
+            }
+        }
+        if (best < 0) {
+            break;
+        }
+        classes[written] = (klaus_class){best, probabilities[best]};
+    }
+    return written;
+}

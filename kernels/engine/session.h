@@ -1,0 +1,89 @@
+/* A session: one model made ready to run with given options. Internal to the engine. */
+#ifndef KLAUS_ENGINE_SESSION_H
+#define KLAUS_ENGINE_SESSION_H
+#include "dispatch.h"
+#include "engine/model.h"
+#include "engine/threads.h"
+
+#define KLAUS_PATCHES 10
+#define KLAUS_SCAN_PLANS 4 /* sizes of pictures for which a plan is kept */
+
+/* Memory aligned to 64 bytes that only grows. */
+typedef struct klaus_buffer {
+    void *block;
+    void *bytes;
+    size_t size;
+} klaus_buffer;
+
+klaus_status klaus_buffer_need(klaus_buffer *buffer, uint64_t bytes, klaus_error *error);
+void klaus_buffer_free(klaus_buffer *buffer);
+
+/* A layer's weights as one layout has them. */
+typedef struct klaus_packed_weights {
+    struct klaus_packed_weights *next;
+    uint32_t layout;
+    const void *bytes; /* in `memory`, or inside the packed model */
+    size_t size;
+    klaus_buffer memory;
+} klaus_packed_weights;
+
+/* One call of one kernel. */
+typedef struct klaus_step {
+    const klaus_variant *variant;
+    klaus_shape shape;
+    int32_t first, last; /* layers: the one whose weights are used, the one whose output this is */
+    int32_t layers[3];   /* all that the step does */
+    int32_t layer_count;
+    int32_t inputs[KLAUS_MAX_INPUTS]; /* layers; the one before the plan's first is the plan's input */
+    int32_t input_count;
+    const void *packed;
+    size_t packed_bytes, scratch_bytes;
+    size_t output_offset, output_bytes; /* in the arena; the plan's last output is the caller's */
+} klaus_step;
+
+/* Layers first .. stop - 1 for an input of one size. */
+typedef struct klaus_plan_request {
+    int32_t first, stop;
+    klaus_extent input;
+    int32_t batch; /* inputs at once */
+} klaus_plan_request;
+
+typedef struct klaus_steps {
+    klaus_plan_request request;
+    klaus_extent output;
+    klaus_step *steps;
+    int32_t step_count;
+    int32_t *step_of_layer; /* [stop - first]; -1 for a layer that no step ends in */
+    size_t scratch_bytes;
+} klaus_steps;
+
+struct klaus_session {
+    const klaus_model *model;
+    klaus_options options;
+    klaus_dispatch_options dispatch;
+    klaus_pool *pool;
+    klaus_packed_weights **packed; /* [layer_count], lists */
+    uint64_t *layer_ns;            /* [layer_count], of the last run */
+    klaus_steps *whole;            /* all layers, nominal input */
+    klaus_steps *scan[KLAUS_SCAN_PLANS], *patch, *tail;
+    int32_t next_scan;
+    klaus_buffer arena, scratch;
+    klaus_buffer logits, formed, tensor, mean, map, slices, rows;
+    klaus_extent mean_extent; /* what `mean` was resampled to */
+};
+
+/* Chooses variants, packs weights that are not packed yet, plans memory. `stop` > `first`. */
+klaus_status klaus_steps_make(klaus_session *session, const klaus_plan_request *request, klaus_steps **steps,
+                              klaus_error *error);
+void klaus_steps_free(klaus_steps *steps);
+
+/* Runs the steps; `output` takes the last layer's output for all of the batch. Adds to session->layer_ns. Where `sink`
+ * is given it sees every step's output; returns false if it stopped the run. */
+bool klaus_steps_run(klaus_session *session, const klaus_steps *steps, const float *input, float *output,
+                     klaus_layer_sink sink, void *user);
+
+/* Softmax of `rows` rows of the network's outputs, in place, unless the network ends in one; refuses numbers that are
+ * not finite. */
+klaus_status klaus_finish_rows(const klaus_session *session, float *values, int32_t rows, klaus_error *error);
+
+#endif
