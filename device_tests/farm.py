@@ -36,11 +36,11 @@ class JobState:
     job: Job
     planned: list[TestName] = field(default_factory=list)
     done: set[TestName] = field(default_factory=set)
-    statuses: dict[Status, int] = field(default_factory=dict)
     current: TestName | None = None
     text: str = "starting"
     records: int = 0
     finished: bool = False
+    lost: bool = False  # a test ended because the device failed
     trouble: str = ""  # the first thing that went wrong with the job itself
     exit_code: int = 4
 
@@ -210,7 +210,7 @@ def _take(state: JobState, message: Message, take: Callable[[Record], None]) -> 
                 raise WireError(f"more than {MAX_RECORDS} records")
             if message.metric == "test":
                 state.done.add(TestName(message.suite, message.model, message.subject))
-                state.statuses[message.status] = state.statuses.get(message.status, 0) + 1
+                state.lost |= message.status is Status.ERROR and message.attributes.get("exit_code") == 4
             take(message)
 
 
@@ -259,7 +259,7 @@ def _missing(state: JobState) -> Iterator[Record]:
             continue
         ran = test == state.current
         why = "ended in the middle" if ran else "never ran"
-        why += f": {state.trouble}" if state.trouble else ""
+        why += ", as the device was lost before" if state.lost and not ran else ""
         yield _job_record(job, "test", Status.MISS, clip(why), suite=test.suite, model=test.model, subject=test.test)
 
 

@@ -71,10 +71,12 @@ def run_suites(plan: RunPlan, *, console: Console | None = None, draw: bool = Tr
 
         for record in _head(run, plan, photos):
             keep(record)
-        with tempfile.TemporaryDirectory(prefix="klaus-run-") as work:
-            with closing(_run_jobs(run, plan, folder / "logs", Path(work), display)) as arriving:
-                for record in arriving:
-                    keep(record)
+        with (
+            tempfile.TemporaryDirectory(prefix="klaus-run-") as work,
+            closing(_run_jobs(run, plan, folder / "logs", Path(work), display)) as arriving,
+        ):
+            for record in arriving:
+                keep(record)
         keep(_closing(run, records))
     page = write_reports(folder) if plan.reports else make_page(records)
     if draw:
@@ -96,12 +98,19 @@ def write_reports(folder: Path) -> Page:
     return page
 
 
-def last_run(results: Path) -> Path:
-    """The folder of the newest run. Raises InventoryError where there is none."""
-    found = sorted(path.parent for path in results.glob(f"*/{journal.NAME}"))
+def redraw(results: Path, name: str = "", *, console: Console | None = None) -> int:
+    """Draws the report of a run again, by default the last one's, on stdout and in its folder. Returns 0.
+
+    Raises InventoryError where there is no such run, ReportError for a broken journal.
+    """
+    found = {path.parent.name: path.parent for path in sorted(results.glob(f"*/{journal.NAME}"))}
     if not found:
         raise InventoryError(f"{results}: no run is there yet; `invoke deploy-and-bench` makes one")
-    return found[-1]
+    wanted = Path(name).name or list(found)[-1]
+    if wanted not in found:
+        raise InventoryError(f"{results}: no run {clip(name, 80)!r}; the last ones are {', '.join(list(found)[-5:])}")
+    print_page(write_reports(found[wanted]), console)
+    return 0
 
 
 def _photos(plan: RunPlan) -> list[Photo]:

@@ -5,7 +5,7 @@ A Page holds finished texts where all formats show the same text, and numbers wh
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -97,6 +97,8 @@ def make_page(records: Sequence[Record], earlier: Sequence[Sequence[Record]] = (
     if not records:
         raise ValueError("a run without records has no report")
     head = next((record for record in records if record.metric == "run"), records[0])
+    seconds = _seconds(records)
+    records = _by_device(records, head)
     rows = tuple(_row(group, records, earlier) for group in _groups(records))
     code = exit_code(records)
     worst = max([row.judgement.verdict for row in rows], key=list(Verdict).index, default=Verdict.PASS)
@@ -105,7 +107,7 @@ def make_page(records: Sequence[Record], earlier: Sequence[Sequence[Record]] = (
     return Page(
         run=head.run,
         started=head.time,
-        seconds=_seconds(records),
+        seconds=seconds,
         exit_code=code,
         verdict=worst,
         command=_text(head.attributes.get("command")),
@@ -113,7 +115,7 @@ def make_page(records: Sequence[Record], earlier: Sequence[Sequence[Record]] = (
         rows=rows,
         checks=_checks(records),
         devices=tuple((r.device or NOTHING, _device(r)) for r in records if r.metric == "device"),
-        builds=_unique((r.subject, _listing(r.attributes)) for r in records if r.metric == "build"),
+        builds=_unique((r.subject, _build(r)) for r in records if r.metric == "build"),
         models=_unique((_model_name(r), _provenance(r)) for r in records if r.metric == "model"),
         photos=_unique((r.subject, _credit(r)) for r in records if r.metric == "photo" and r.device is None),
         answers=tuple(
@@ -128,6 +130,13 @@ def make_page(records: Sequence[Record], earlier: Sequence[Sequence[Record]] = (
         ),
         notes=_notes(records),
     )
+
+
+def _by_device(records: Sequence[Record], head: Record) -> list[Record]:
+    """In the order in which the devices were asked for; each device's own order stays."""
+    asked = _text(head.attributes.get("devices")).split()
+    place = {name: number for number, name in enumerate(asked)}
+    return sorted(records, key=lambda record: -1 if record.device is None else place.get(record.device, len(asked)))
 
 
 def _groups(records: Sequence[Record]) -> list[list[Record]]:
@@ -330,8 +339,12 @@ def _credit(record: Record) -> str:
     return "; ".join(_text(given.get(name)) for name in ("author", "licence", "source") if given.get(name))
 
 
-def _listing(attributes: Mapping[str, Attribute]) -> str:
-    return ", ".join(f"{name} {_text(value)}" for name, value in attributes.items() if value not in (None, ""))
+def _build(record: Record) -> str:
+    given = record.attributes
+    parts = [_text(given.get("compiler")), _text(given.get("flags"))]
+    if given.get("program_sha256"):
+        parts.append(f"klaus-run sha256 {_text(given['program_sha256'])[:16]}")
+    return "; ".join(part for part in parts if part)
 
 
 def _reproduce(records: Sequence[Record], head: Record) -> str:
@@ -342,7 +355,7 @@ def _reproduce(records: Sequence[Record], head: Record) -> str:
         if record.metric == "build":
             flags = _text(record.attributes.get("flags"))
             digest = _text(record.attributes.get("program_sha256"))[:16]
-            parts.append(f"{record.subject} klaus-run {digest}" + (f" [{flags}]" if flags else ""))
+            parts.append(f"{record.subject} klaus-run {digest}" + (f" ({flags})" if flags else ""))
         elif record.metric == "model" and record.device is None and record.model_sha256:
             parts.append(f"{_model_name(record)} {record.model_sha256[:16]}")
     return " · ".join(parts)

@@ -162,16 +162,25 @@ def _answers(answers: Iterable[tuple[str, str, str, str]]) -> RenderableType:
 
 
 def _problems(problems: tuple[Problem, ...]) -> RenderableType:
-    lines = []
-    for problem in problems[:MAX_PROBLEMS]:
+    lines: list[RenderableType] = []
+    shown = [problem for problem in problems if problem.status is not Status.MISS]
+    for problem in shown[:MAX_PROBLEMS]:
         where = " · ".join(part for part in (problem.device, problem.model, problem.suite, problem.what) if part)
         lines.append(
-            Text.assemble((f"{problem.status.value:5} ", STATUS_STYLES[problem.status]), _text(where), style="bold")
+            Text.assemble((f"{problem.status.value:5} ", STATUS_STYLES[problem.status]), (plain(where), "bold"))
         )
         if problem.message:
-            lines.append(Padding(_text(problem.message), (0, 0, 0, 6)))  # type: ignore[arg-type]
-    if len(problems) > MAX_PROBLEMS:
-        lines.append(Text(f"and {len(problems) - MAX_PROBLEMS} more in records.jsonl", "dim"))
+            lines.append(Padding(_text(problem.message), (0, 0, 0, 6)))
+    if len(shown) > MAX_PROBLEMS:
+        lines.append(Text(f"and {len(shown) - MAX_PROBLEMS} more in records.jsonl", "dim"))
+    missed: dict[tuple[str, str], list[str]] = {}
+    for problem in problems:
+        if problem.status is Status.MISS:
+            missed.setdefault((problem.device, problem.message), []).append(problem.what.removeprefix("test "))
+    for (device, message), tests in missed.items():
+        head = Text.assemble(("MISS  ", STATUS_STYLES[Status.MISS]), (plain(device), "bold"), f"  {len(tests)} ")
+        head.append(plain(f"{'test' if len(tests) == 1 else 'tests'} {message}: {', '.join(tests)}", 600))
+        lines.append(head)
     return Panel(Group(*lines), title="what went wrong", title_align="left", border_style="red", box=box.ROUNDED)
 
 
