@@ -16,8 +16,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from invoke import Collection, Context, Exit, Program, Task, task
-from invoke.exceptions import ParseError
+from invoke.collection import Collection
+from invoke.context import Context
+from invoke.exceptions import Exit, ParseError
+from invoke.program import Program
+from invoke.tasks import Task, task
 
 ROOT = Path(__file__).resolve().parent
 USAGE_ERROR, INTERNAL_ERROR, INTERRUPTED = 2, 5, 130
@@ -200,12 +203,12 @@ def report(_: Context, run: str = "") -> int:
     return pipeline.redraw(run)
 
 
-@_command("inventory")
-def nightly(_: Context, inventory: str = "") -> int:
+@_command("inventory", "yes")
+def nightly(_: Context, inventory: str = "", yes: bool = False) -> int:
     """Everything on all devices; exit by worst status."""
     from device_tests import pipeline
 
-    return pipeline.deploy_and_bench(pipeline.Order.asked(inventory=inventory, yes=True))
+    return pipeline.nightly(pipeline.Order.asked(inventory=inventory, yes=yes))
 
 
 @_command()
@@ -285,10 +288,23 @@ class _Tasks(Program):
     def parse_tasks(self) -> None:
         try:
             super().parse_tasks()
-        except ParseError as error:
+        except (ParseError, ValueError) as error:  # ValueError: an option that must be a number
             raise Exit(str(error), code=USAGE_ERROR) from None
 
 
-if __name__ == "__main__":
+def _help_first(words: Sequence[str]) -> list[str]:
+    """TASK --help as --help TASK: a task that wants a word would else take --help for it."""
+    if {"--help", "-h"} & set(words):
+        named = [word for word in words if not word.startswith("-")]
+        return ["--help", *named[:1]]
+    return list(words)
+
+
+def main(words: Sequence[str]) -> None:
+    """./inv WORDS; ends by SystemExit."""
     os.chdir(ROOT)
-    _Tasks(name="inv", binary="inv").run(["inv", *sys.argv[1:]])
+    _Tasks(name="inv", binary="inv").run(["inv", *_help_first(words)])
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from toolchains import setup
+from toolchains import detect, setup
 from toolchains.errors import SetupError
 
 SPACE_BYTES = 4 << 30  # .venv, compilers' caches, the board's image and one build
@@ -36,13 +36,17 @@ def findings() -> Iterator[Finding]:
     mend = "./inv  (or: pip install -e '.[dev]')"
     yield Finding("tools of `check` and `test`", not absent, f"missing: {', '.join(absent)}" if absent else "all", mend)
     yield _package("unicorn", "pip install -r requirements-ios-emulator.txt  (./inv test does it)", required=False)
-    how = setup.manager()
-    lacking = setup.missing()
-    for need in setup.NEEDS:
+    for probe in detect.probes():
+        name = f"{probe.found.name} (compiles {', '.join(probe.needed_for)})"
+        if isinstance(probe.found, detect.Tool):
+            yield Finding(name, ok=True, found=f"{probe.found.version}, {probe.found.argv[0]}")
+        else:
+            yield Finding(name, ok=False, found=probe.found.reason, mend=probe.found.remedy)
+    for need in setup.EMULATORS:
         if sys.platform in need.platforms:
             path = next(filter(None, map(shutil.which, need.commands)), "")
-            mend = setup.mending_command([need], how) or f"install {' or '.join(need.commands)}"
-            yield Finding(f"{need.name} ({need.why})", need not in lacking, path or "missing", mend)
+            mend = setup.mending_command([need], setup.manager()) or f"install {' or '.join(need.commands)}"
+            yield Finding(f"{need.name} ({need.why})", bool(path), path or "missing", mend)
     free = shutil.disk_usage(setup.ROOT).free
     yield Finding("free disk space", free >= SPACE_BYTES, f"{free / 2**30:.1f} GiB", "free 4 GiB", required=False)
 

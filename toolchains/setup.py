@@ -41,7 +41,7 @@ class Need:
     platforms: tuple[str, ...] = ("linux",)
 
 
-NEEDS = (
+COMPILERS = (  # detect.py finds them in other versions too
     Need(
         "clang 19",
         "compiles for iOS",
@@ -61,6 +61,8 @@ NEEDS = (
         {"apt": "llvm-19", "dnf": "llvm", "pacman": "llvm", "zypper": "llvm19"},
     ),
     Need("Xcode", "compiles and links for iOS", ("xcrun",), {"brew": "xcode-select --install"}, ("darwin",)),
+)
+EMULATORS = (
     Need(
         "qemu user mode, 64-bit ARM",
         "runs the device program here",
@@ -87,6 +89,7 @@ NEEDS = (
         ("linux", "darwin"),
     ),
 )
+NEEDS = (*COMPILERS, *EMULATORS)
 INSTALL: dict[Manager, str] = {
     "apt": "apt-get install -y --no-install-recommends",
     "dnf": "dnf install -y",
@@ -219,10 +222,11 @@ def apt_sizes(argv: Sequence[str]) -> str:
     return f"{found[1] if found else 'nothing'} to download, {disk[1] if disk else 'nothing'} on disk"
 
 
-def agreed(question: str) -> bool:
-    """Asks on the terminal; Return means yes."""
-    say(f"{question} [Y/n]")
-    return sys.stdin.readline().strip().lower() in ("", "y", "yes")
+def agreed(question: str, *, default: bool = True) -> bool:
+    """Asks on the terminal; Return alone means `default`."""
+    say(f"{question} {'[Y/n]' if default else '[y/N]'}")
+    answer = sys.stdin.readline().strip().lower()
+    return default if not answer else answer in ("y", "yes")
 
 
 def require_system(*, with_venv: bool = False, ask: bool = True) -> None:
@@ -296,12 +300,13 @@ def require_developer_tools() -> None:
 
 @contextmanager
 def alone() -> Iterator[None]:
-    """One set-up at a time in one clone."""
-    cache = ROOT / ".cache"
-    cache.mkdir(exist_ok=True)
-    with (cache / "setup.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    """One set-up at a time in one clone; the folder itself is the lock, so that waiting leaves nothing behind."""
+    folder = os.open(ROOT, os.O_RDONLY)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)
         yield
+    finally:
+        os.close(folder)
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -1,0 +1,115 @@
+"""What the README and the docs say is run: commands exist, links lead somewhere, the C example works."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+from device_tests import inventory
+from klaus_runtime.pack import pack, read_packed
+from klaus_runtime.registry import load_model
+from toolchains import detect
+from toolchains.target import load_targets
+
+if TYPE_CHECKING:
+    from toolchains.build import Build
+
+PAGES = ["README.md", "CHANGELOG.md", "THIRD_PARTY_NOTICES.md"]
+BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+
+
+def pages(root: Path) -> list[Path]:
+    return [*(root / name for name in PAGES), *sorted((root / "docs").rglob("*.md"))]
+
+
+def test_links_lead_to_files(root: Path) -> None:
+    for page in pages(root):
+        for target in re.findall(r"\]\(([^)#]+)", page.read_text()):
+            if "://" not in target:
+                assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+def test_invoke_commands_of_the_pages_exist(root: Path) -> None:
+    """Every `./inv TASK --option` that stands in a block is known to the tasks, its options too."""
+    seen = set()
+    for page in pages(root):
+        for _, block in BLOCK.findall(page.read_text()):
+            for line in block.splitlines():
+                found = re.match(r"(?:\$ )?(?:\./inv|invoke) (.*?)(?: +#.*)?$", line)
+                if found:
+                    seen.add(found[1])
+    assert seen
+    for words in sorted(seen):
+        task, *rest = shlex.split(words)
+        if task.startswith("-"):
+            continue
+        shown = subprocess.run(
+            [sys.executable, "tasks.py", task, "--help"], cwd=root, capture_output=True, text=True, check=False
+        )
+        assert shown.returncode == 0, f"./inv {words}: {shown.stderr}"
+        for option in rest:
+            if option.startswith("--"):
+                assert option.split("=")[0] in shown.stdout, f"./inv {words}: no option {option}"
+
+
+def test_toml_blocks_are_inventories(root: Path, tmp_path: Path) -> None:
+    for page in pages(root):
+        for kind, block in BLOCK.findall(page.read_text()):
+            if kind == "toml":
+                file = tmp_path / "devices.toml"
+                file.write_text(block)
+                assert inventory.load(file, cache=tmp_path, environ={}).devices
+
+
+@pytest.fixture(scope="module")
+def packed(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small golden net as a packed model."""
+    source = next(iter(sorted((root / "tests" / "data").rglob("*fp32*.sqlite3"))), None)
+    if source is None:
+        pytest.skip("no golden net in tests/data")
+    return pack(load_model(str(source)), tmp_path_factory.mktemp("example") / "tiny.klaus")
+
+
+def test_the_c_example_builds_and_runs(root: Path, built: Callable[[str], Build], packed: Path, tmp_path: Path) -> None:
+    example = root / "docs" / "examples" / "classify.c"
+    assert len(example.read_text().splitlines()) <= 40
+    library = built("host").library
+    toolchain = detect.toolchain_for(load_targets()["host"])
+    program = tmp_path / "classify"
+    flags = ["-std=c11", "-Wall", "-Wextra", "-Werror", "-I", str(root / "kernels" / "include")]
+    inputs = [str(example), str(library), "-lm", "-lpthread"]
+    subprocess.run([*toolchain.compiler, *flags, *inputs, "-o", str(program)], check=True)
+    rows, cols, channels = read_packed(packed).input_shape
+    tensor = tmp_path / "x.f32"
+    np.linspace(-1, 1, rows * cols * channels, dtype=np.float32).tofile(tensor)
+    done = subprocess.run([program, packed, tensor], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert len(done.stdout.splitlines()) == 5
+    short = tmp_path / "short.f32"
+    short.write_bytes(b"\0" * 8)
+    for arguments in ([], [packed, short], [short, tensor]):
+        done = subprocess.run([program, *arguments], capture_output=True, text=True, check=False)
+        assert done.returncode == 2
+        assert done.stderr.startswith("classify: ")
+
+
+def test_the_example_of_the_readme_is_the_file(root: Path) -> None:
+    example = (root / "docs" / "examples" / "classify.c").read_text()
+    blocks = [block for kind, block in BLOCK.findall((root / "README.md").read_text()) if kind == "c"]
+    assert example in blocks
+
+
+def test_ci_calls_the_test_command_of_the_readme(root: Path) -> None:
+    assert "./inv test" in (root / "README.md").read_text()
+    script = (root / ".ci" / "run").read_text()
+    assert "exec ./inv test" in script
+    subprocess.run([shutil.which("bash") or "bash", "-n", ".ci/run"], cwd=root, check=True)
