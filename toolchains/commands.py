@@ -163,7 +163,7 @@ def link_step(target: Target, toolchain: Toolchain, inputs: Sequence[Path], outp
     else:
         argv = [*toolchain.compiler, *machine_flags(target, toolchain, None, shared=shared), "-s", "-Wl,--gc-sections"]
         if shared:
-            argv += ["-shared", f"-Wl,-soname,{shared_name(toolchain)}"]
+            argv += ["-shared", f"-Wl,-soname,{shared_name(toolchain)}", "-Wl,-z,defs"]
         elif target.toolchain == "zig":
             argv += ["-static"]
         argv += ["-o", str(output), *paths, "-lm", "-lpthread"]

@@ -26,5 +26,5 @@ int main(int argc, char **argv) {
     printf("%s %d %.9g %.9g %s\n", klaus_system(), count, (double)klaus_dot(values, values, count),
            (double)expf(1.0f), strlen(argv[0]) > 0 ? "named" : "nameless");
     free(values);
-    return count == 3;
+    return count == 4;
 }
