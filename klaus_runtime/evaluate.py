@@ -6,7 +6,10 @@ Scales are multiplied into expanded float32 weights when the engine is made. Con
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from typing import Literal
 
 import numpy as np
@@ -182,17 +185,31 @@ def _depthwise(layer: Convolution) -> Step:
         channels = padded.shape[3]
         result = np.empty((batch, rows, cols, channels), np.float32)
         step = max(1, _BLOCK_BYTES // (4 * cols * channels))
-        for index in range(batch):
-            for begin in range(0, rows, step):
-                total = result[index, begin : begin + step]
-                total[:] = bias
-                strip = padded[index : index + 1, begin * window.stride_rows :]
-                for row in range(window.rows):
-                    for col in range(window.cols):
-                        total += _seen(strip, window, row, col, len(total), cols)[0] * weights[row, col]
-        return _activate(result, layer.activation)
+
+        def block(where: tuple[int, int]) -> None:
+            index, begin = where
+            total = result[index, begin : begin + step]
+            total[:] = bias
+            product = np.empty_like(total)
+            strip = padded[index : index + 1, begin * window.stride_rows :]
+            for row in range(window.rows):
+                for col in range(window.cols):
+                    seen = _seen(strip, window, row, col, len(total), cols)[0]
+                    np.multiply(seen, weights[row, col], out=product)
+                    total += product
+            _activate(total, layer.activation)
+
+        # numpy lets other threads run while it computes; BLAS has its own threads, which rest meanwhile.
+        for _ in _threads().map(block, [(index, begin) for index in range(batch) for begin in range(0, rows, step)]):
+            pass
+        return result
 
     return run
+
+
+@cache
+def _threads() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(min(8, os.cpu_count() or 1), thread_name_prefix="klaus-fast-engine")
 
 
 def _pool(layer: Pool, x: F32) -> F32:

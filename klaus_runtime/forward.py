@@ -98,10 +98,3 @@ def softmax(rows: F32) -> F32:
     result: F32 = (powers / powers.sum(axis=-1, keepdims=True)).astype(np.float32)
     return result
 
-
-def top(values: F32, count: int) -> list[tuple[int, float]]:
-    """The `count` largest of values (outputs,) as (id, value), largest first; ties go to the lower id."""
-    if count < 1:
-        raise InputError(f"the {count} most probable classes were asked for; ask for 1 or more")
-    order = np.argsort(-values, kind="stable")[:count]
-    return [(int(index), float(values[index])) for index in order]

@@ -72,7 +72,7 @@ def find_picture(path: Path, layer: int) -> Path:
     names = [f"layer-{layer}{ending}.png" for ending in ("", "-4bit", "-2bit")]
     found = [path.with_name(name) for name in names if path.with_name(name).is_file()]
     if not found:
-        raise InputError(f"layer {layer}: no picture beside the database: {own.name} or one of {', '.join(names)}")
+        raise InputError(f"layer {layer}: no picture beside the file: {own.name} or one of {', '.join(names)}")
     if len(found) > 1:
         raise InputError(
             f"layer {layer}: {' and '.join(file.name for file in found)} both exist; say which one to take"
@@ -100,7 +100,7 @@ def decode(entries: ccv.F16, picture: png.IndexPicture, layer: int, *, resaved: 
             "4-bit picture that was saved again; use the original, or ask for resaved pictures to be read"
         )
     raise InputError(
-        f"layer {layer}: picture of depth {depth} with samples up to {largest} does not fit a codebook of {count} entries"
+        f"layer {layer}: picture of depth {depth} with samples up to {largest} does not fit {count} codebook entries"
     )
 
 

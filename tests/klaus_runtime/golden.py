@@ -1,0 +1,68 @@
+"""Reading golden data made with ccv: tensors, activations, ranks; and comparing with them."""
+
+from __future__ import annotations
+
+import gzip
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+
+from klaus_runtime.engine import Engine
+from klaus_runtime.evaluate import FastEngine
+from klaus_runtime.model import F32
+from klaus_runtime.reference import NumpyEngine
+
+DATA = Path(__file__).resolve().parent.parent / "data" / "ccv-golden"
+TINY, TINY_QUANT = DATA / "tiny", DATA / "tiny-quant"
+ENGINES = (NumpyEngine, FastEngine)
+
+_SHAPE = re.compile(r"-(\d+)x(\d+)x(\d+)\.f32(?:\.gz)?$")
+
+
+def tensor(path: Path) -> F32:
+    """A .f32 or .f32.gz file in the shape that its name says."""
+    found = _SHAPE.search(path.name)
+    assert found, path
+    data = path.read_bytes()
+    if path.suffix == ".gz":
+        data = gzip.decompress(data)
+    rows, cols, channels = map(int, found.groups())
+    return np.frombuffer(data, "<f4").reshape(rows, cols, channels).astype(np.float32)
+
+
+def only(folder: Path, pattern: str) -> Path:
+    """The one file of a folder that a pattern fits."""
+    (path,) = folder.glob(pattern)
+    return path
+
+
+def ranks(path: Path) -> list[tuple[int, float]]:
+    """(id, confidence) a rank of a .classify file."""
+    lines = (line.split() for line in path.read_text().splitlines() if not line.startswith("#"))
+    return [(int(line[0]), float(line[1])) for line in lines]
+
+
+def worst_activation(engine: Engine, given: F32, folder: Path) -> float:
+    """Largest difference of any layer's output from ccv's, as a part of the layer's largest value."""
+    worst = 0.0
+    count = 0
+    for index, output in enumerate(engine.activations(given)):
+        wanted = tensor(only(folder, f"act-{index:02d}-*"))
+        assert output.size == wanted.size
+        worst = max(worst, float(np.abs(output.ravel() - wanted.ravel()).max() / np.abs(wanted).max()))
+        count += 1
+    assert count == len(list(folder.iterdir()))
+    return worst
+
+
+def assert_ranks(probabilities: F32, wanted: Iterable[tuple[int, float]], *, first: int) -> None:
+    """The first ids equal, confidences within 2e-5 relative, elsewhere only neighbours closer than that swapped."""
+    wanted = list(wanted)
+    order = np.argsort(-probabilities, kind="stable")
+    for index, confidence in wanted:
+        assert abs(probabilities[index] - confidence) <= 2e-5 * confidence
+    assert [int(index) for index in order[:first]] == [index for index, _ in wanted[:first]]
+    for got, (index, confidence) in zip(order[: len(wanted)], wanted, strict=True):
+        assert got == index or abs(probabilities[got] - confidence) <= 2e-5 * confidence
