@@ -24,7 +24,15 @@ from invoke.tasks import Task, task
 
 ROOT = Path(__file__).resolve().parent
 USAGE_ERROR, INTERNAL_ERROR, INTERRUPTED = 2, 5, 130
-CLEANED = ("build", ".mypy_cache", ".ruff_cache", ".pytest_cache", ".hypothesis", ".import_linter_cache")
+CLEANED = (
+    "build",
+    ".cache/prepared",
+    ".mypy_cache",
+    ".ruff_cache",
+    ".pytest_cache",
+    ".hypothesis",
+    ".import_linter_cache",
+)
 
 HELP = {
     "target": "compile for linux-aarch64, linux-armv7, ios or host (repeatable; default: all this machine can)",
@@ -83,19 +91,19 @@ def _command(*options: str, more: dict[str, str] | None = None, **settings: Any)
 
 
 @_command("target", "jobs", "dry-run")
-def build(_: Context, target: Sequence[str] = (), jobs: int = 0, dry_run: bool = False) -> int:
+def build(_: Context, target: Sequence[str] | None = None, jobs: int = 0, dry_run: bool = False) -> int:
     """Compile klaus-run and libklaus into build/TARGET/."""
     from device_tests import pipeline
 
-    return pipeline.build(tuple(target), jobs=jobs or None, dry_run=dry_run)
+    return pipeline.build(target or (), jobs=jobs or None, dry_run=dry_run)
 
 
 @_command(*MAIN_JOB)
 def deploy(
     _: Context,
-    target: Sequence[str] = (),
-    device: Sequence[str] = (),
-    model: Sequence[str] = (),
+    target: Sequence[str] | None = None,
+    device: Sequence[str] | None = None,
+    model: Sequence[str] | None = None,
     scheme: str = "",
     inventory: str = "",
     dry_run: bool = False,
@@ -111,9 +119,9 @@ def deploy(
 @_command(*MAIN_JOB, "profile")
 def bench(
     _: Context,
-    target: Sequence[str] = (),
-    device: Sequence[str] = (),
-    model: Sequence[str] = (),
+    target: Sequence[str] | None = None,
+    device: Sequence[str] | None = None,
+    model: Sequence[str] | None = None,
     scheme: str = "",
     profile: str = "",
     inventory: str = "",
@@ -132,11 +140,11 @@ def bench(
 @_command(*MAIN_JOB, "suite", "profile", "photos", "crop")
 def deploy_and_bench(
     _: Context,
-    target: Sequence[str] = (),
-    device: Sequence[str] = (),
-    model: Sequence[str] = (),
+    target: Sequence[str] | None = None,
+    device: Sequence[str] | None = None,
+    model: Sequence[str] | None = None,
     scheme: str = "",
-    suite: Sequence[str] = (),
+    suite: Sequence[str] | None = None,
     profile: str = "",
     photos: str = "",
     crop: str = "center",

@@ -67,11 +67,11 @@ class Order:
 
     @staticmethod
     def asked(
-        targets: Sequence[str] = (),
-        devices: Sequence[str] = (),
-        models: Sequence[str] = (),
+        targets: Sequence[str] | None = None,
+        devices: Sequence[str] | None = None,
+        models: Sequence[str] | None = None,
         scheme: str = "",
-        suites: Sequence[str] = (),
+        suites: Sequence[str] | None = None,
         profile: str = "",
         *,
         photos: str = "",
@@ -80,18 +80,18 @@ class Order:
         dry_run: bool = False,
         yes: bool = False,
     ) -> Order:
-        """From options as they were typed, "" and () where one was not; raises InventoryError, InputError."""
+        """From options as they were typed, "" and None where one was not; raises InventoryError, InputError."""
         known = load_targets()
-        chosen = [target.name for target in select_targets(tuple(targets), known)]
-        farm = _inventory(inventory).select(devices)
+        chosen = [target.name for target in select_targets(tuple(targets or ()), known)]
+        farm = _inventory(inventory).select(devices or ())
         if chosen and not devices:
             farm = [spec for spec in farm if spec.target in chosen]
             if not farm:
                 raise InventoryError(f"no device of the farm runs {', '.join(chosen)}; add one to devices.toml")
-        for source in models:
+        for source in models or ():
             if source not in MODELS and not Path(source).is_file():
                 raise InventoryError(f"model {source!r}: no file, and no name of {', '.join(MODELS)}")
-        for suite in suites:
+        for suite in suites or ():
             _one_of("suite", suite, SUITES)
         if photos and not Path(photos).is_dir():
             raise InventoryError(f"photos: {photos} is no folder; give one that holds WNID/*.jpg")
@@ -102,7 +102,7 @@ class Order:
             devices=tuple(farm),
             models=tuple(dict.fromkeys(models or DEFAULT_MODELS)),
             scheme=scheme,
-            suites=tuple(dict.fromkeys(suites)) or SUITES,
+            suites=tuple(dict.fromkeys(suites or SUITES)),
             profile=cast(Profile, _one_of("profile", profile, get_args(Profile))) if profile else None,
             photos=Path(photos).resolve() if photos else None,
             crop=cast(Crop, _one_of("crop", crop, get_args(Crop))),

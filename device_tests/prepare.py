@@ -36,7 +36,6 @@ def scheme_for(source: str, scheme: str) -> str:
 
 def quantized(source: str, scheme: str, say: Say) -> Model:
     """The model of a name or file, quantized unless the scheme is AS_IT_IS. Raises KlausError kinds."""
-    say(f"{source}: loading")
     model = load_model(source)
     if scheme == AS_IT_IS:
         return model

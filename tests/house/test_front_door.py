@@ -74,28 +74,31 @@ def test_every_option_says_what_it_is(run_tasks: Tasks, task: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments",
+    ("arguments", "named"),
     [
-        ["no-such-task"],
-        ["build", "--no-such-option"],
-        ["build", "--target", "no-such-target"],
-        ["build", "--jobs", "many"],
-        ["deploy-and-bench", "--device", "no-such-device", "--dry-run"],
-        ["deploy-and-bench", "--suite", "no-such-suite", "--dry-run"],
-        ["deploy-and-bench", "--scheme", "no-such-scheme", "--dry-run"],
-        ["deploy-and-bench", "--profile", "no-such-profile", "--dry-run"],
-        ["deploy-and-bench", "--crop", "left", "--dry-run"],
-        ["deploy-and-bench", "--model", "no-such-model", "--dry-run"],
-        ["devices", "--inventory", "no-such-file.toml"],
-        ["quantize", "no-such-model"],
-        ["report", "--run", "no-such-run"],
+        ("no-such-task", "no-such-task"),
+        ("build --no-such-option", "--no-such-option"),
+        ("build --target no-such-target", "'no-such-target'"),
+        ("build --jobs many", "many"),
+        ("deploy-and-bench --device no-such-device --dry-run", "'no-such-device'"),
+        ("deploy-and-bench --suite timing --suite no-such-suite --dry-run", "'no-such-suite'"),
+        ("deploy-and-bench --scheme no-such-scheme --dry-run", "'no-such-scheme'"),
+        ("deploy-and-bench --profile slow --dry-run", "'slow'"),
+        ("deploy-and-bench --crop left --dry-run", "'left'"),
+        ("deploy-and-bench --model no-such-model --dry-run", "'no-such-model'"),
+        ("deploy-and-bench --photos no-such-folder --dry-run", "no-such-folder"),
+        ("devices --inventory no-such-file.toml", "no-such-file.toml"),
+        ("devices.enrol no-such-device", "'no-such-device'"),
+        ("quantize no-such-model", "no-such-model"),
+        ("report --run no-such-run", ""),
     ],
 )
-def test_wrong_usage_ends_with_2_and_one_message(run_tasks: Tasks, arguments: list[str]) -> None:
-    done = run_tasks(*arguments)
+def test_wrong_usage_ends_with_2_and_one_message(run_tasks: Tasks, arguments: str, named: str) -> None:
+    done = run_tasks(*arguments.split())
     assert done.code == 2, done.stderr
     assert "Traceback" not in done.stderr
-    assert done.stderr.strip()
+    assert named in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
 
 
 def test_a_bug_ends_with_5_and_a_traceback(capsys: pytest.CaptureFixture[str]) -> None:
