@@ -109,7 +109,7 @@ def build(
         steps = commands.plan(target, toolchain, sources, out / target.name)
         if dry_run:
             for step in steps.steps:
-                say(shlex.join(step.argv))
+                say(shlex.join(_from_root(step.argv, root)))
         else:
             with _alone(out / target.name):
                 _Builder(root, target, toolchain, steps, jobs or os.cpu_count() or 1, progress).run(sources)
@@ -311,8 +311,8 @@ class _Builder:
             {
                 "directory": str(self.root),
                 "file": str(step.inputs[0]),
-                "arguments": list(step.argv),
-                "output": str(step.output),
+                "arguments": _from_root(step.argv, self.root),
+                "output": _from_root([str(step.output)], self.root)[0],
             }
             for step in self.steps.compilations
         ]
@@ -351,6 +351,11 @@ class _Builder:
             inputs = {self._input_name(path) for path in step.inputs}
             flags[name] = [word for word in self._words(step)[1:] if word not in inputs]
         return flags
+
+
+def _from_root(words: Sequence[str], root: Path) -> list[str]:
+    """Paths below `root` as they read there, where all commands run."""
+    return [word.removeprefix(f"{root}/") for word in words]
 
 
 def _record_path(step: Step) -> Path:

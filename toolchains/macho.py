@@ -7,7 +7,6 @@ anything malformed raises InputError. Addresses are as the file states them, bef
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -61,16 +60,6 @@ class Span:
 
 
 @dataclass(frozen=True, slots=True)
-class Bind:
-    """A pointer that the loader fills with the address of an imported symbol."""
-
-    address: int
-    symbol: str
-    addend: int
-    lazy: bool
-
-
-@dataclass(frozen=True, slots=True)
 class MachO:
     """A parsed file; `data` is the file itself."""
 
@@ -107,26 +96,9 @@ class MachO:
                 return segment
         raise InputError(f"Mach-O: no segment {name}; found {', '.join(s.name for s in self.segments) or 'none'}")
 
-    def rebases(self) -> Iterator[int]:
-        """Addresses of pointers into the file itself, which move with the slide."""
-        if self.chained_fixups:
-            raise InputError("Mach-O: has chained fixups, which are not read here; link for iOS 12 or 13")
-        yield from _rebases(self)
 
-    def binds(self) -> Iterator[Bind]:
-        """Pointers to imported symbols, lazy ones included."""
-        if self.chained_fixups:
-            raise InputError("Mach-O: has chained fixups, which are not read here; link for iOS 12 or 13")
-        yield from _binds(self, self.bind, lazy=False)
-        yield from _binds(self, self.lazy_bind, lazy=True)
-
-    def exports(self) -> dict[str, int]:
-        """Exported symbols and their addresses."""
-        return dict(_exports(self))
-
-
-class _Cursor:
-    """Reads on within one part of a file; raises InputError at its end."""
+class Cursor:
+    """Reads on within one part of a file; raises InputError at its end, and at once where that part leaves the file."""
 
     def __init__(self, data: bytes, span: Span, what: str) -> None:
         if span.offset + span.size > len(data):
@@ -134,6 +106,7 @@ class _Cursor:
         self.data, self.at, self.end, self.what = data, span.offset, span.offset + span.size, what
 
     def byte(self) -> int:
+        """The next byte."""
         if self.at >= self.end:
             raise InputError(f"Mach-O: {self.what} is cut off")
         self.at += 1
@@ -164,6 +137,7 @@ class _Cursor:
                 return value - (1 << shift) if byte & 0x40 else value
 
     def text(self) -> str:
+        """A NUL-terminated name."""
         end = self.data.find(b"\0", self.at, self.end)
         if end < 0:
             raise InputError(f"Mach-O: {self.what} holds a name without an end")
@@ -254,9 +228,9 @@ def parse(data: bytes) -> MachO:
             chained = True
         at += size
     for span, what in ((s, "dyld information") for s in parts):
-        _Cursor(data, span, what)  # within the file
+        Cursor(data, span, what)  # within the file
     if signature is not None:
-        _Cursor(data, signature, "the code signature")
+        Cursor(data, signature, "the code signature")
     text = next((s for s in segments if s.name == "__TEXT"), None)
     if entry_offset is not None and (text is None or entry_offset >= text.size):
         raise InputError(f"Mach-O: main at offset {entry_offset} lies outside __TEXT")
@@ -290,119 +264,3 @@ def read(path: Path) -> MachO:
         return parse(path.read_bytes())
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error}") from error
-
-
-def _address(image: MachO, segment: int, offset: int, what: str) -> int:
-    """The address of a pointer, checked to lie inside its segment."""
-    if segment >= len(image.segments) or offset + 8 > image.segments[segment].size:
-        raise InputError(f"Mach-O: {what} points to byte {offset} of segment {segment}, which does not hold it")
-    return image.segments[segment].address + offset
-
-
-def _rebases(image: MachO) -> Iterator[int]:
-    cursor = _Cursor(image.data, image.rebase, "the list of rebases")
-    segment, offset = len(image.segments), 0
-    most = sum(s.size for s in image.segments) // 8
-    seen = 0
-    while cursor.at < cursor.end:
-        byte = cursor.byte()
-        opcode, low = byte & 0xF0, byte & 0x0F
-        count, skip = 0, 0
-        if opcode == 0x00:
-            return
-        if opcode == 0x10:
-            if low != 1:
-                raise InputError(f"Mach-O: rebase of kind {low}; only pointers are known")
-        elif opcode == 0x20:
-            segment, offset = low, cursor.number()
-        elif opcode == 0x30:
-            offset += cursor.number()
-        elif opcode == 0x40:
-            offset += 8 * low
-        elif opcode == 0x50:
-            count = low
-        elif opcode == 0x60:
-            count = cursor.number()
-        elif opcode == 0x70:
-            count, skip = 1, cursor.number()
-        elif opcode == 0x80:
-            count, skip = cursor.number(), cursor.number()
-        else:
-            raise InputError(f"Mach-O: unknown rebase opcode {byte:#x}")
-        seen += count
-        if seen > most:
-            raise InputError(f"Mach-O: more than {most} rebases, which is more than the file holds pointers")
-        for _ in range(count):
-            yield _address(image, segment, offset, "a rebase")
-            offset = (offset + 8 + skip) % (1 << 64)
-
-
-def _binds(image: MachO, span: Span, *, lazy: bool) -> Iterator[Bind]:
-    cursor = _Cursor(image.data, span, "the list of imports")
-    segment, offset, addend, symbol = len(image.segments), 0, 0, ""
-    most = sum(s.size for s in image.segments) // 8
-    seen = 0
-    while cursor.at < cursor.end:
-        byte = cursor.byte()
-        opcode, low = byte & 0xF0, byte & 0x0F
-        count, skip = 0, 0
-        if opcode == 0x00:
-            if not lazy:  # in the lazy list it only ends one entry
-                return
-        elif opcode in (0x10, 0x30):  # which library: ordinal or special
-            pass
-        elif opcode == 0x20:
-            cursor.number()
-        elif opcode == 0x40:
-            symbol = cursor.text()
-        elif opcode == 0x50:
-            if low != 1:
-                raise InputError(f"Mach-O: import of kind {low}; only pointers are known")
-        elif opcode == 0x60:
-            addend = cursor.signed()
-        elif opcode == 0x70:
-            segment, offset = low, cursor.number()
-        elif opcode == 0x80:
-            offset = (offset + cursor.number()) % (1 << 64)
-        elif opcode == 0x90:
-            count = 1
-        elif opcode == 0xA0:
-            count, skip = 1, cursor.number()
-        elif opcode == 0xB0:
-            count, skip = 1, 8 * low
-        elif opcode == 0xC0:
-            count, skip = cursor.number(), cursor.number()
-        else:
-            raise InputError(f"Mach-O: unknown import opcode {byte:#x}")
-        seen += count
-        if seen > most:
-            raise InputError(f"Mach-O: more than {most} imports, which is more than the file holds pointers")
-        for _ in range(count):
-            yield Bind(_address(image, segment, offset, f"import {symbol}"), symbol, addend, lazy)
-            offset = (offset + 8 + skip) % (1 << 64)
-
-
-def _exports(image: MachO) -> Iterator[tuple[str, int]]:
-    """Walks the export trie; each node is visited once, so that a loop in it ends in an error."""
-    if image.export.size == 0:
-        return
-    base = image.segment("__TEXT").address
-    seen: set[int] = set()
-    waiting = [(0, "")]
-    while waiting:
-        node, prefix = waiting.pop()
-        if node in seen or node >= image.export.size:
-            raise InputError("Mach-O: the list of exports loops or leaves itself")
-        seen.add(node)
-        here = Span(image.export.offset + node, image.export.size - node)
-        cursor = _Cursor(image.data, here, "the list of exports")
-        terminal = cursor.number()
-        if terminal:
-            start = cursor.at
-            flags = cursor.number()
-            if not flags & 0x08:  # a re-export has no address here
-                yield prefix, base + cursor.number()
-            cursor.at = start + terminal
-        for _ in range(cursor.byte()):
-            edge = cursor.text()
-            waiting.append((cursor.number(), prefix + edge))

@@ -2,6 +2,7 @@
 
 Handlers are methods named after the C function. Arguments come from registers as the arm64 convention of Apple has it:
 integers in x0.., floats in d0.., everything variadic on the stack in slots of 8 bytes. Threads are refused (EAGAIN).
+Longer than 400 lines because a C library has many functions; each stands alone.
 """
 
 from __future__ import annotations

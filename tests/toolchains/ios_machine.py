@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.toolchains.ios_libc import Libc, ProgramExit
+from toolchains import dyld
 from toolchains.errors import InputError
 from toolchains.macho import EXECUTE, PLATFORM_IOS, MachO
 
@@ -84,9 +85,9 @@ class IosMachine:
             self.uc.mem_map(segment.address + SLIDE, size, self._permissions(segment.protection))
             content = self.image.data[segment.offset : segment.offset + segment.file_size]
             self.uc.mem_write(segment.address + SLIDE, content)
-        for address in self.image.rebases():
+        for address in dyld.rebases(self.image):
             self.write_u64(address + SLIDE, self.read_u64(address + SLIDE) + SLIDE)
-        for bind in self.image.binds():
+        for bind in dyld.binds(self.image):
             self.write_u64(bind.address + SLIDE, self._import(bind.symbol) + bind.addend)
 
     def _permissions(self, protection: int) -> int:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from toolchains import macho, sign
+from toolchains import dyld, macho, sign
 from toolchains.build import Build
 from toolchains.commands import STUB
 from toolchains.errors import InputError
@@ -39,14 +39,14 @@ def test_the_program_is_for_iphones(program: macho.MachO) -> None:
     assert program.segment("__PAGEZERO").protection == 0
     assert program.segment("__TEXT").protection == 5
     assert all(segment.address % 0x4000 == 0 and segment.size % 0x4000 == 0 for segment in program.segments)
-    assert list(program.rebases())
-    assert {"_malloc", "_printf", "_clock_gettime"} <= {bind.symbol for bind in program.binds()}
+    assert list(dyld.rebases(program))
+    assert {"_malloc", "_printf", "_clock_gettime"} <= {bind.symbol for bind in dyld.binds(program)}
 
 
 def test_the_library_shows_its_public_functions_alone(library: macho.MachO) -> None:
     assert library.file_type == macho.DYLIB
     assert library.install_name == "@rpath/libklaus.dylib"
-    assert set(library.exports()) == {"_klaus_dot", "_klaus_system"}
+    assert set(dyld.exports(library)) == {"_klaus_dot", "_klaus_system"}
 
 
 def test_the_archive_is_of_apples_kind(small: Callable[[str], Build]) -> None:
@@ -67,7 +67,7 @@ def test_lief_agrees(program: macho.MachO, tmp_path: Path) -> None:
     assert {(s.name, s.virtual_address, s.virtual_size) for s in other.segments} == {
         (s.name, s.address, s.size) for s in program.segments
     }
-    assert {b.symbol.name for b in other.bindings} == {b.symbol for b in program.binds()}
+    assert {b.symbol.name for b in other.bindings} == {b.symbol for b in dyld.binds(program)}
 
 
 # the signature
@@ -153,8 +153,8 @@ def test_bad_identifiers(program: macho.MachO) -> None:
 def everything(data: bytes) -> None:
     """Reads all that can be read of a file."""
     image = macho.parse(data)
-    for lazy in (image.rebases, image.binds, image.exports):
-        list(lazy())
+    for read in (dyld.rebases, dyld.binds, dyld.exports):
+        list(read(image))
     sign.check_signature(image)
 
 
@@ -187,9 +187,9 @@ def test_damaged_dyld_information_ends_in_an_answer(program: macho.MachO) -> Non
             for _ in range(random_bits.randrange(1, 4)):
                 damaged[span.offset + random_bits.randrange(span.size)] = random_bits.randrange(256)
             image = macho.parse(bytes(damaged))
-            for lazy in (image.rebases, image.binds, image.exports):
+            for read in (dyld.rebases, dyld.binds, dyld.exports):
                 try:
-                    assert sum(1 for _ in lazy()) < 10_000
+                    assert sum(1 for _ in read(image)) < 10_000
                 except InputError:
                     continue
 
