@@ -6,15 +6,15 @@ Scales are multiplied into expanded float32 weights when the engine is made. Con
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import cache
 from typing import Literal
 
 import numpy as np
 
-from klaus_runtime import forward, shapes
+from klaus_runtime import blas, forward, shapes
 from klaus_runtime.engine import Crop
 from klaus_runtime.errors import InputError
 from klaus_runtime.model import (
@@ -40,6 +40,8 @@ _BATCH_BYTES = 1 << 25  # of the largest activation of a batch
 _COLUMN_BYTES = 1 << 25  # of a convolution's unfolded input
 _BLOCK_BYTES = 1 << 18  # of the temporary in depthwise sums: it should stay in the cache
 
+_WORKERS = min(8, os.cpu_count() or 1)
+
 # Inputs (n, rows, cols, channels) -> output (n, ...)
 Step = Callable[[Sequence[F32]], F32]
 
@@ -64,11 +66,9 @@ class FastEngine:
     def logits(self, tensors: F32) -> F32:
         """Last layer's outputs (n, outputs) for tensors (n, rows, cols, channels)."""
         tensors = forward.check_tensors(self.model, tensors, batch=True)
-        result = np.empty((len(tensors), shapes.outputs(self.model)), np.float32)
-        for begin in range(0, len(tensors), self._batch):
-            batch = tensors[begin : begin + self._batch]
-            result[begin : begin + len(batch)] = self._run(batch, 0, len(self.model.layers)).reshape(len(batch), -1)
-        return result
+        if not len(tensors):
+            return np.empty((0, shapes.outputs(self.model)), np.float32)
+        return self._run(tensors, 0, len(self.model.layers)).reshape(len(tensors), -1)
 
     def probabilities(self, picture: U8, *, patches: Literal[1, 10], crop: Crop = "center") -> F32:
         """Class probabilities (outputs,) of a picture."""
@@ -78,6 +78,15 @@ class FastEngine:
         return self._steps[index](inputs)
 
     def _run(self, tensors: F32, first: int, stop: int) -> F32:
+        """Layers first .. stop - 1 on a batch, cut into parts that threads compute side by side."""
+        size = min(self._batch, math.ceil(len(tensors) / _WORKERS))
+        parts = [tensors[begin : begin + size] for begin in range(0, len(tensors), size)]
+        if len(parts) == 1:
+            return self._run_part(tensors, first, stop)
+        with blas.one_thread(), ThreadPoolExecutor(_WORKERS) as pool:
+            return np.concatenate(list(pool.map(lambda part: self._run_part(part, first, stop), parts)))
+
+    def _run_part(self, tensors: F32, first: int, stop: int) -> F32:
         output = tensors
         for output in forward.walk(self.model, tensors, self._apply, first, stop):  # noqa: B007
             pass
@@ -185,31 +194,21 @@ def _depthwise(layer: Convolution) -> Step:
         channels = padded.shape[3]
         result = np.empty((batch, rows, cols, channels), np.float32)
         step = max(1, _BLOCK_BYTES // (4 * cols * channels))
-
-        def block(where: tuple[int, int]) -> None:
-            index, begin = where
-            total = result[index, begin : begin + step]
-            total[:] = bias
-            product = np.empty_like(total)
-            strip = padded[index : index + 1, begin * window.stride_rows :]
-            for row in range(window.rows):
-                for col in range(window.cols):
-                    seen = _seen(strip, window, row, col, len(total), cols)[0]
-                    np.multiply(seen, weights[row, col], out=product)
-                    total += product
-            _activate(total, layer.activation)
-
-        # numpy lets other threads run while it computes; BLAS has its own threads, which rest meanwhile.
-        for _ in _threads().map(block, [(index, begin) for index in range(batch) for begin in range(0, rows, step)]):
-            pass
+        product = np.empty((step, cols, channels), np.float32)
+        for index in range(batch):
+            for begin in range(0, rows, step):
+                total = result[index, begin : begin + step]
+                total[:] = bias
+                strip = padded[index : index + 1, begin * window.stride_rows :]
+                for row in range(window.rows):
+                    for col in range(window.cols):
+                        seen = _seen(strip, window, row, col, len(total), cols)[0]
+                        np.multiply(seen, weights[row, col], out=product[: len(total)])
+                        total += product[: len(total)]
+                _activate(total, layer.activation)
         return result
 
     return run
-
-
-@cache
-def _threads() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(min(8, os.cpu_count() or 1), thread_name_prefix="klaus-fast-engine")
 
 
 def _pool(layer: Pool, x: F32) -> F32:

@@ -74,9 +74,8 @@ def run_patches(model: Model, run: RunLayers, picture: U8, *, mirrored: bool = T
         raise InputError(f"model {model.name!r} does not cut patches; classify with 1 patch")
     rows, cols, _ = shapes.infer(model)[scan]
     whole = images.feed(model, picture)
-    views = [whole, whole[:, ::-1]] if mirrored else [whole]
-    scanned = [run(np.ascontiguousarray(view)[None], 0, scan + 1)[0] for view in views]
-    cut = np.concatenate([images.cut_patches(activation, rows, cols) for activation in scanned])
+    views = np.stack([whole, whole[:, ::-1]] if mirrored else [whole])
+    cut = np.concatenate([images.cut_patches(activation, rows, cols) for activation in run(views, 0, scan + 1)])
     return run(cut, scan + 1, len(model.layers))
 
 
@@ -97,4 +96,3 @@ def softmax(rows: F32) -> F32:
     powers = np.exp(wide - wide.max(axis=-1, keepdims=True))
     result: F32 = (powers / powers.sum(axis=-1, keepdims=True)).astype(np.float32)
     return result
-
