@@ -1,0 +1,14 @@
+#include "ops/check_pool.h"
+
+static bool bench(int32_t index, klaus_shape *shape) {
+    return klaus_check_pool_bench(index, KLAUS_OP_MAX_POOL, shape);
+}
+
+const klaus_check_cases klaus_check_max_pool = {
+    .op = KLAUS_OP_MAX_POOL,
+    .count = 60,
+    .rule = KLAUS_CHECK_EXACT,
+    .shape = klaus_check_pool_shape,
+    .bench = bench,
+    .nan_defined = true,
+};
