@@ -37,6 +37,7 @@ from device_tests.program_records import (
     parse_record,
 )
 
+MAX_COMMAND_BYTES = 4000  # of operands; dropbear takes commands of 9000 bytes, quotes and a wrapper included
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _LAYER_FILE = re.compile(r"layer-[0-9]{2,4}\.f32")
 R = typing.TypeVar("R", bound=Record)
@@ -81,7 +82,9 @@ class Program:
 
     def verify(self, model: PurePosixPath, *, timeout_s: float = 600) -> VerifyRecord:
         """Reads every byte of a packed model; a damaged one gives ok=False."""
-        return _only(VerifyRecord, self._records(["verify", str(model)], (VerifyRecord,), timeout_s, statuses=(0, 1)))
+        # 2: what is damaged is bad input to the program; a record comes where the model could be opened at all.
+        records = self._records(["verify", str(model)], (VerifyRecord,), timeout_s, statuses=(0, 1, 2))
+        return _only(VerifyRecord, records)
 
     def bench(
         self,
@@ -94,16 +97,21 @@ class Program:
         precision: str = "fp32",
         patches: int | None = None,
         input_file: PurePosixPath | None = None,
+        logits_file: PurePosixPath | None = None,
         profile: bool = False,
         mark: bool = False,
         on_record: Callable[[Record], None] | None = None,
         timeout_s: float,
     ) -> Bench:
-        """Times passes (patches None or 1) or 10-patch jobs (patches 10); on_record sees each record as it comes."""
+        """Times passes (patches None or 1) or 10-patch jobs (patches 10); on_record sees each record as it comes.
+
+        input_file: what layer 0 reads, float32 HWC; logits_file: where the last layer's values go, float32.
+        """
         argv = ["bench", "--model", str(model), "--runs", str(runs), "--warmup", str(warmup)]
         argv += ["--threads", str(threads), "--isa", isa, "--precision", precision]
         argv += ["--patches", str(patches)] if patches is not None else []
         argv += ["--input", str(input_file)] if input_file is not None else []
+        argv += ["--logits", str(logits_file)] if logits_file is not None else []
         argv += ["--profile"] if profile else []
         argv += ["--mark"] if mark else []
         expected = (LoadRecord, PassRecord, LayerRecord, MemoryRecord, BenchRecord)
@@ -192,22 +200,19 @@ class Program:
     ) -> list[HashRecord]:
         """SHA-256 of files, in their order. missing_ok leaves out those that are not there, else they are an error."""
         names = [str(file) for file in files]
-        if not missing_ok:
-            return self._hashes(names, timeout_s, statuses=(0,))
-        found = {record.file: record for record in self._hashes(names, timeout_s, statuses=(0, 2))}
-        if len(names) > 1:  # a program may stop at the first file that it cannot read
-            for name in names:
-                if name not in found:
-                    found.update({r.file: r for r in self._hashes([name], timeout_s, statuses=(0, 2))})
-        return [found[name] for name in names if name in found]
-
-    def _hashes(self, names: Sequence[str], timeout_s: float, statuses: Sequence[int]) -> list[HashRecord]:
-        argv = ["hash", *names]
-        records = _of(HashRecord, self._records(argv, (HashRecord,), timeout_s, statuses=statuses))
-        for record in records:
-            if record.file not in names or _SHA256.fullmatch(record.sha256) is None:
-                self._broken(argv, f"a hash of {record.file!r} is {record.sha256!r}")
-        return records
+        found: dict[str, HashRecord] = {}
+        while names:
+            batch = _first_of(names)
+            names = names[len(batch) :]
+            argv = ["hash", *batch]
+            records = self._records(
+                argv, (HashRecord,), timeout_s, statuses=(0, 2) if missing_ok else (0,), may_be_empty=missing_ok
+            )
+            for record in _of(HashRecord, records):
+                if record.file not in batch or _SHA256.fullmatch(record.sha256) is None:
+                    self._broken(argv, f"a hash of {record.file!r} is {record.sha256!r}")
+                found[record.file] = record
+        return [found[name] for name in map(str, files) if name in found]
 
     def _records(
         self,
@@ -217,6 +222,7 @@ class Program:
         *,
         statuses: Sequence[int] = (0,),
         on_record: Callable[[Record], None] | None = None,
+        may_be_empty: bool = False,
     ) -> list[Record]:
         """Runs one command and returns its records, of the expected kinds only."""
         records: list[Record] = []
@@ -239,7 +245,8 @@ class Program:
             timeout_s=timeout_s,
             on_stdout=lambda line: take(line) if line.endswith(b"\n") else torn.append(line),
         )
-        if done.exit_status not in statuses:
+        failed = done.exit_status != 0 and not records and not may_be_empty
+        if done.exit_status not in statuses or failed:
             raise self._failed(argv, done)
         if torn:
             self._broken(argv, f"the output ends in the middle of a line: {printable(torn[0], 160)}")
@@ -270,6 +277,16 @@ class Program:
     def _broken(self, argv: Sequence[str], why: str, cause: Exception | None = None) -> typing.NoReturn:
         command = printable(" ".join(argv), 200)
         raise ProgramError(f"{self.device.name}: klaus-run {command} broke its contract: {printable(why)}") from cause
+
+
+def _first_of(names: Sequence[str]) -> Sequence[str]:
+    """As many of the names as fit a command line; at least one."""
+    size = 0
+    for count, name in enumerate(names):
+        size += len(name.encode()) + 3
+        if count and size > MAX_COMMAND_BYTES:
+            return names[:count]
+    return names
 
 
 def _of(kind: type[R], records: Sequence[Record]) -> list[R]:

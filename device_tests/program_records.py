@@ -46,9 +46,15 @@ class StepRecord(Record):
     layers: tuple[int, ...]
     op: str
     variant: str
-    layout: str | int
+    isa: str
+    layout: int
+    rows: int
+    cols: int
+    channels: int
     packed_bytes: int
+    packed_in_file: bool
     scratch_bytes: int
+    output_bytes: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +67,7 @@ class VerifyRecord(Record):
     sha256: str
     layers: int
     name: str
+    seeded: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +131,8 @@ class BenchRecord(Record):
     isa: str
     precision: str
     job: str
+    fused: bool
+    seeded: bool  # weights from a seed: the answer means nothing
     top: tuple[TopClass, ...]
 
 

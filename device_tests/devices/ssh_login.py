@@ -186,7 +186,7 @@ def _keys(name: str, at: Endpoint) -> Iterator[tuple[str, paramiko.PKey]]:
     if at.key_file is not None:
         try:
             yield f"the key {at.key_file}", paramiko.PKey.from_path(at.key_file)
-        except paramiko.PasswordRequiredException as error:
+        except (paramiko.PasswordRequiredException, TypeError) as error:  # TypeError is cryptography's word for it
             raise InventoryError(
                 f"{name}: the key {at.key_file} is encrypted; load it with ssh-add and leave key_file out"
             ) from error
