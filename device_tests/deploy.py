@@ -98,7 +98,7 @@ def _items(device: Device, files: Mapping[str, Path]) -> list[_Item]:
     for name, local in files.items():
         if _NAME.fullmatch(name) is None:
             raise InventoryError(
-                f"deploy: the name {printable(name, 120)!r} may only hold letters, digits and . _ + = -"
+                f"deploy: the name '{printable(name, 120)}' may only hold letters, digits and . _ + = -"
             )
         try:
             size = local.stat().st_size

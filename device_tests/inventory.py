@@ -54,7 +54,7 @@ class Inventory:
                 near = difflib.get_close_matches(name, self.devices, n=1)
                 hint = f" (did you mean {near[0]}?)" if near else ""
                 raise InventoryError(
-                    f"no device {printable(name, 60)!r} in {self.path}{hint}; known: {', '.join(self.devices)}"
+                    f"no device '{printable(name, 60)}' in {self.path}{hint}; known: {', '.join(self.devices)}"
                 )
         return [self.devices[name] for name in dict.fromkeys(names)] if names else list(self.devices.values())
 
@@ -115,7 +115,7 @@ def _read(path: Path) -> Mapping[str, _Table]:
         raise InventoryError(f"{path}: not TOML: {printable(str(error), 200)}") from error
     for key in document:
         if key != "devices":
-            raise InventoryError(f"{path}: unknown table or key {printable(key, 60)!r}; the file holds [devices.NAME]")
+            raise InventoryError(f"{path}: unknown table or key '{printable(key, 60)}'; the file holds [devices.NAME]")
     tables = document.get("devices", {})
     if not isinstance(tables, dict) or not tables:
         raise InventoryError(f"{path}: no devices; add a table [devices.NAME] (devices.example.toml shows some)")
@@ -133,7 +133,7 @@ def _with_theos(tables: Mapping[str, _Table], environ: Mapping[str, str]) -> Map
     given: dict[str, object] = {"host": host}
     if port := environ.get("THEOS_DEVICE_PORT", ""):
         if not port.isdecimal():
-            raise InventoryError(f"THEOS_DEVICE_PORT must be a port number, not {printable(port, 40)!r}")
+            raise InventoryError(f"THEOS_DEVICE_PORT must be a port number, not '{printable(port, 40)}'")
         given["port"] = int(port)
     if user := environ.get("THEOS_DEVICE_USER", ""):
         given["user"] = user
@@ -172,7 +172,7 @@ def _spec(name: str, table: _Table, cache: Path, source: str) -> DeviceSpec:
             near = difflib.get_close_matches(key, known, n=1)
             hint = f" (did you mean {near[0]}?)" if near else ""
             raise InventoryError(
-                f"{where}: unknown key {printable(key, 60)!r}{hint}; keys of kind {kind}: {', '.join(known)}"
+                f"{where}: unknown key '{printable(key, 60)}'{hint}; keys of kind {kind}: {', '.join(known)}"
             )
         if problem := known[key].problem(value):
             raise InventoryError(f"{where}: {key} {problem}")
@@ -186,7 +186,7 @@ def _spec(name: str, table: _Table, cache: Path, source: str) -> DeviceSpec:
         raise InventoryError(f'{where}: target is missing: {_COMMON["target"].help}, e.g. target = "linux-aarch64"')
     if target not in load_targets():
         raise InventoryError(
-            f"{where}: target {printable(str(target), 60)!r} is unknown; targets: {', '.join(load_targets())}"
+            f"{where}: target '{printable(str(target), 60)}' is unknown; targets: {', '.join(load_targets())}"
         )
     del options["kind"]
     return DeviceSpec(name, kind, str(target), options, cache, source)
@@ -195,7 +195,7 @@ def _spec(name: str, table: _Table, cache: Path, source: str) -> DeviceSpec:
 def _pin(path: Path, spec: DeviceSpec, line: str) -> None:
     """Writes host_key = "line" under the device's header, atomically; the rest of the file is untouched."""
     pin = f'host_key = "{line}"'
-    old = path.read_text("utf-8") if path.exists() else ""
+    old = path.read_bytes().decode("utf-8") if path.exists() else ""  # line endings as they are
     before = _devices(tomllib.loads(old))
     if spec.name in before:
         new = _with_pin(old, spec.name, pin)

@@ -243,7 +243,7 @@ def parse_record(line: bytes) -> Record:
         raise ValueError('no JSON object with "record"')  # noqa: TRY004 - what the line holds, not what we passed
     kind = _KINDS.get(data["record"])
     if kind is None:
-        raise ValueError(f"unknown record {printable(data['record'], 40)!r}")
+        raise ValueError(f"unknown record '{printable(data['record'], 40)}'")
     return typing.cast(Record, _build(kind, data, data["record"]))
 
 

@@ -106,7 +106,7 @@ def remote_below(root: PurePosixPath, path: PurePosixPath) -> PurePosixPath:
     else:
         problem = check_remote_path(f"/{path.relative_to(root)}")
     if problem is not None:
-        raise InventoryError(f"remote path {printable(str(path), 120)!r}: {problem}")
+        raise InventoryError(f"remote path '{printable(str(path), 120)}': {problem}")
     return path
 
 

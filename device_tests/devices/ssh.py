@@ -43,7 +43,7 @@ _OWN_ROOT = 'mkdir -p "$1" && test -d "$1" && test -O "$1" && test -w "$1"'
 
 
 def _by(pattern: re.Pattern[str], what: str) -> Callable[[str], str | None]:
-    return lambda value: None if pattern.fullmatch(value) else f"is {printable(value, 60)!r}, no {what}"
+    return lambda value: None if pattern.fullmatch(value) else f"is '{printable(value, 60)}', no {what}"
 
 
 TARGET: str | None = None

@@ -144,7 +144,7 @@ def _pin_of(pin: str | None) -> tuple[str, str | None]:
     try:
         return found[1], fingerprint(b64decode(found[2], validate=True))
     except ValueError as error:
-        raise InventoryError(f"host_key {printable(pin, 80)!r} is no public key: {error}; run devices.enrol") from error
+        raise InventoryError(f"host_key '{printable(pin, 80)}' is no public key: {error}; run devices.enrol") from error
 
 
 def log_in(name: str, at: Endpoint, transport: paramiko.Transport) -> None:
