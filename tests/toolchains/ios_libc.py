@@ -203,24 +203,21 @@ class Libc:
                 raise RuntimeError(f"free() of {address:#x}, which is not allocated")
             self._free.setdefault(size, []).append(address)
 
-    def c_mmap(self, _hint: int, size: int, _protection: int, flags: int, descriptor: int, offset: int) -> int:
+    def c_mmap(self, _hint: int, size: int, protection: int, flags: int, descriptor: int, offset: int) -> int:
         content = b""
         if not flags & MAP_ANON:
             try:
                 content = os.pread(signed(descriptor, 32), size, offset)
             except OSError as error:
                 return self._fail(error.errno or errno.EIO)
-        rounded = -(-size // PAGE) * PAGE
-        address = self.allocate(rounded, PAGE)
-        if not address:
-            return FAILED
-        self.machine.write(address, content.ljust(rounded, b"\0"))
+        if size == 0 or size > self._end:
+            return self._fail(errno.EINVAL if size == 0 else errno.ENOMEM)
+        address = self.machine.map(-(-size // PAGE) * PAGE, protection & 7)
+        self.machine.write(address, content)
         return address
 
     def c_munmap(self, address: int, size: int) -> int:
-        self.machine.protect(address, -(-size // PAGE) * PAGE, 3)
-        if address in self._sizes:
-            self.c_free(address)
+        self.machine.unmap(address, -(-size // PAGE) * PAGE)
         return 0
 
     def c_mprotect(self, address: int, size: int, protection: int) -> int:
@@ -357,6 +354,12 @@ class Libc:
         if end:
             self.machine.write_u64(end, text + (match.end() if match else 0))
         self.machine.return_float(float(match[1]) if match else 0.0, double=False)
+
+    def c_ldexp(self, exponent: int) -> None:
+        self.machine.return_float(_scaled(self.machine.float_argument(0, double=True), exponent), double=True)
+
+    def c_ldexpf(self, exponent: int) -> None:
+        self.machine.return_float(_scaled(self.machine.float_argument(0, double=False), exponent), double=False)
 
     # printf and its kin
 
@@ -702,6 +705,14 @@ class Libc:
 
     c_longjmp = c_siglongjmp
     c__longjmp = c_siglongjmp
+
+
+def _scaled(value: float, exponent: int) -> float:
+    """value * 2^exponent, infinite where that is too large."""
+    try:
+        return math.ldexp(value, signed(exponent, 32))
+    except OverflowError:
+        return math.copysign(math.inf, value)
 
 
 def _compare(a: bytes, b: bytes) -> int:

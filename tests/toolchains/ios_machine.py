@@ -25,6 +25,7 @@ STUBS, STUB_BYTES = 0x7_0000_0000, 0x10000
 STACK, STACK_BYTES = 0x7_1000_0000, 8 << 20  # what iOS gives the main thread is 1 MB; libraries use less
 DATA, DATA_BYTES = 0x7_2000_0000, 0x10000
 HEAP = 0x8_0000_0000
+MAPS = 0x10_0000_0000  # what mmap() gives, each with a hole behind it
 RETURN = STUBS + STUB_BYTES - 16  # where main returns to
 NOP_RET = struct.pack("<II", 0xD503201F, 0xD65F03C0)
 COPROCESSOR_ON = 3 << 20  # CPACR_EL1: floating point and NEON
@@ -72,6 +73,7 @@ class IosMachine:
         self._stubs: dict[int, Callable[[], None]] = {}
         self._stub_by_name: dict[str, int] = {}
         self._failure: BaseException | None = None
+        self._next_map = MAPS
         self._load()
         self.uc.hook_add(self._uc_module.UC_HOOK_CODE, self._on_stub, begin=STUBS, end=STUBS + STUB_BYTES - 1)
 
@@ -177,6 +179,16 @@ class IosMachine:
             text += piece
             address += len(piece)
 
+    def map(self, size: int, protection: int) -> int:
+        """New zeroed pages at an address never used before, followed by a hole."""
+        address, self._next_map = self._next_map, self._next_map + size + PAGE
+        self.uc.mem_map(address, size, self._permissions(protection))
+        return address
+
+    def unmap(self, address: int, size: int) -> None:
+        """Gives whole pages back."""
+        self.uc.mem_unmap(address, size)
+
     def protect(self, address: int, size: int, protection: int) -> None:
         """mprotect(): whole pages."""
         self.uc.mem_protect(address, size, self._permissions(protection))
@@ -214,4 +226,6 @@ class IosMachine:
 
     def where(self) -> str:
         """The program counter and who called, as addresses of the file."""
-        return f"{self.get('PC') - SLIDE:#x}, called from {self.get('LR') - SLIDE:#x}"
+        at = self.get("PC")
+        name = next((symbol for symbol, stub in self._stub_by_name.items() if stub <= at < stub + 16), "")
+        return f"{name or hex(at - SLIDE)}, called from {self.get('LR') - SLIDE:#x}"
