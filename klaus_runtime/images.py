@@ -113,8 +113,9 @@ def ccv_formed(picture: U8, rows: int, cols: int) -> F32:
     """
     _check_picture(picture)
     old_rows, old_cols, _ = picture.shape
-    new_rows = max(rows, int(float(np.float32(old_rows * cols) / np.float32(old_cols)) + 0.5))
-    new_cols = max(cols, int(float(np.float32(old_cols * rows) / np.float32(old_rows)) + 0.5))
+    # In float32 as ccv does it; for targets that are no squares this does not keep the aspect, there as here.
+    new_rows = max(rows, int(float(np.float32(old_rows * rows) / np.float32(old_cols)) + 0.5))
+    new_cols = max(cols, int(float(np.float32(old_cols * cols) / np.float32(old_rows)) + 0.5))
     if new_rows * new_cols > MAX_ASPECT * rows * cols:
         raise InputError(
             f"a picture of {old_rows} x {old_cols} would become {new_rows} x {new_cols}: too thin, crop it first"

@@ -53,8 +53,9 @@ class NumpyEngine:
     def logits(self, tensors: F32) -> F32:
         """Last layer's outputs (n, outputs)."""
         tensors = forward.check_tensors(self.model, tensors, batch=True)
-        outputs = self._run(tensors, 0, len(self.model.layers))
-        return outputs.reshape(len(tensors), -1)
+        if not len(tensors):
+            return np.empty((0, shapes.outputs(self.model)), np.float32)
+        return self._run(tensors, 0, len(self.model.layers)).reshape(len(tensors), -1)
 
     def probabilities(self, picture: U8, *, patches: Literal[1, 10], crop: Crop = "center") -> F32:
         """Class probabilities (outputs,) of a picture."""
@@ -67,7 +68,7 @@ class NumpyEngine:
             for output in forward.walk(self.model, tensor, _apply, first, stop):  # noqa: B007
                 pass
             results.append(output)
-        return np.stack(results) if results else np.empty((0, shapes.outputs(self.model)), np.float32)
+        return np.stack(results)
 
 
 def _apply(_index: int, layer: Layer, inputs: Sequence[F32]) -> F32:
