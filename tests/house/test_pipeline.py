@@ -1,0 +1,123 @@
+"""The main job's own steps: what was asked is checked first, models are prepared once, devices fail alone."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+from pathlib import Path
+
+import pytest
+
+from device_tests import pipeline, prepare
+from device_tests.errors import InventoryError
+from klaus_runtime.errors import KlausError
+from klaus_runtime.pack import read_packed
+
+
+@pytest.fixture
+def tiny(root: Path, tmp_path: Path) -> Path:
+    """The smallest golden net, as a file of the user's."""
+    source = next((root / "tests" / "data").rglob("model-fp32.sqlite3"))
+    return Path(shutil.copy2(source, tmp_path / "tiny.sqlite3"))
+
+
+def farm(folder: Path, *tables: str) -> Path:
+    file = folder / "devices.toml"
+    file.write_text("\n".join(tables))
+    return file
+
+
+USER = '[devices.user]\nkind = "qemu-user"\ntarget = "linux-aarch64"\n'
+
+
+def test_a_model_is_prepared_once(tiny: Path, tmp_path: Path) -> None:
+    said: list[str] = []
+    first = prepare.prepare(str(tiny), "q8", tmp_path / "cache", said.append)
+    assert said
+    assert first.scheme == "q8"
+    package = list((first.packed.parent / "package").iterdir())
+    assert first.package_bytes == sum(path.stat().st_size for path in package)
+    assert first.packed_bytes == first.packed.stat().st_size
+    assert first.effective_bits == 8 * first.package_bytes / first.weights
+    assert read_packed(first.packed).provenance.scheme == "q8"
+    stamp = first.packed.stat().st_mtime_ns
+    said.clear()
+    again = prepare.prepare(str(tiny), "q8", tmp_path / "cache", said.append)
+    assert (again, said, again.packed.stat().st_mtime_ns) == (first, [], stamp)
+
+
+def test_another_scheme_or_another_file_is_prepared_anew(tiny: Path, tmp_path: Path) -> None:
+    def packed(scheme: str) -> Path:
+        return prepare.prepare(str(tiny), scheme, tmp_path / "cache", lambda _: None).packed
+
+    before = packed("q8")
+    assert packed("klaus-4") != before
+    assert packed("") == packed("float")
+    other = bytearray(tiny.read_bytes())
+    other.extend(b"\0")  # sqlite ignores what stands behind its pages; the bytes are others all the same
+    tiny.write_bytes(other)
+    assert packed("q8") != before
+
+
+def test_a_broken_model_leaves_nothing(tiny: Path, tmp_path: Path) -> None:
+    tiny.write_bytes(tiny.read_bytes()[:2000])
+    with pytest.raises(KlausError):
+        prepare.prepare(str(tiny), "q8", tmp_path / "cache", lambda _: None)
+    assert [path.name for path in (tmp_path / "cache").rglob("*")] == []
+
+
+def test_what_was_asked_is_checked_before_anything_runs(tmp_path: Path) -> None:
+    file = str(farm(tmp_path, USER))
+    order = pipeline.Order.asked(["linux-aarch64"], inventory=file)
+    assert [spec.name for spec in order.devices] == ["user"]
+    assert order.models == pipeline.DEFAULT_MODELS
+    assert len(order.suites) == 4
+    with pytest.raises(InventoryError, match="no device of the farm runs ios"):
+        pipeline.Order.asked(["ios"], inventory=file)
+    twice = pipeline.Order.asked(models=["lite0", "lite0"], suites=["timing", "timing"], inventory=file)
+    assert (twice.models, twice.suites) == (("lite0",), ("timing",))
+
+
+def test_deploy_sends_once_and_a_dead_device_fails_alone(
+    tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pipeline, "CACHE", tmp_path / "cache")
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        port = unused.getsockname()[1]
+    key = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBB"
+    dead = (
+        f'[devices.dead]\nkind = "ssh"\ntarget = "linux-aarch64"\nhost = "127.0.0.1"\nport = {port}\n'
+        f'user = "nobody"\nhost_key = "{key}"\n'
+    )
+    file = str(farm(tmp_path, dead, USER))
+    order = pipeline.Order.asked(models=[str(tiny)], scheme="q8", inventory=file)
+    assert pipeline.deploy(order) == 4
+    first = capsys.readouterr()
+    assert "dead" in first.err
+    assert "user: " in first.out
+    assert "user: 0 bytes sent" not in first.out
+    assert pipeline.deploy(order) == 4
+    assert "user: 0 bytes sent" in capsys.readouterr().out
+    assert pipeline.list_devices(file) == 4
+    listed = capsys.readouterr().out.splitlines()
+    assert [line.split()[:3] for line in listed] == [
+        ["dead", "ssh", "linux-aarch64"],
+        ["user", "qemu-user", "linux-aarch64"],
+    ]
+    assert "answers" in listed[1]
+    assert "no: " in listed[0]
+
+
+def test_dry_run_runs_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pipeline, "BUILD", tmp_path / "build")
+    monkeypatch.setattr(pipeline, "CACHE", tmp_path / "cache")
+    order = pipeline.Order.asked(inventory=str(farm(tmp_path, USER)), dry_run=True)
+    assert pipeline.deploy_and_bench(order) == 0
+    said = capsys.readouterr().out
+    assert " cc -target aarch64-linux-musl " in said
+    assert "klaus-run bench --model" in said
+    assert not (tmp_path / "build").exists()
+    assert not (tmp_path / "cache").exists()
