@@ -1,0 +1,209 @@
+#include "ops/full_connect/full_connect_gemm.h"
+
+#include <string.h>
+
+#include "ops/shape.h"
+#include "ops/weights.h"
+
+#define GROUP 64 /* most weights of a group: what decoders may write beyond `count` rounds up to this */
+
+typedef void (*decoder)(const void *table, const uint8_t *encoded, int64_t count, float *weights);
+
+static size_t aligned(size_t bytes, size_t to) {
+    return (bytes + to - 1) / to * to;
+}
+
+static size_t table_bytes(const klaus_shape *s) {
+    return s->weight_dtype == KLAUS_Q8 ? 1024 : s->weight_dtype == KLAUS_Q4 || s->weight_dtype == KLAUS_Q2 ? 64 : 0;
+}
+
+static size_t block_bytes(const klaus_shape *s, int64_t inputs, int32_t width) {
+    const size_t count = (size_t)(inputs * width);
+    switch (s->weight_dtype) {
+    case KLAUS_F32:
+        return count * 4;
+    case KLAUS_F16:
+        return count * 2;
+    case KLAUS_Q4:
+        return aligned(count, 32) / 2;
+    case KLAUS_Q2:
+        return aligned(count, 64) / 4;
+    default:
+        return count;
+    }
+}
+
+static int64_t block_inputs(int64_t inputs, int64_t first) {
+    return inputs - first < KLAUS_FULL_CONNECT_BLOCK ? inputs - first : KLAUS_FULL_CONNECT_BLOCK;
+}
+
+static size_t panel_bytes(const klaus_shape *s, int32_t width) {
+    const int64_t inputs = klaus_shape_inputs_per_row(s), full = inputs / KLAUS_FULL_CONNECT_BLOCK;
+    return (size_t)(2 * width) * sizeof(float) +
+           aligned((size_t)full * block_bytes(s, KLAUS_FULL_CONNECT_BLOCK, width) +
+                       block_bytes(s, inputs % KLAUS_FULL_CONNECT_BLOCK, width),
+                   16);
+}
+
+size_t klaus_full_connect_gemm_packed_bytes(const klaus_shape *s, int32_t panel_width) {
+    const int32_t full = s->out_channels / panel_width;
+    const int32_t rest = klaus_panel_channels(s->out_channels - full * panel_width);
+    return table_bytes(s) + (size_t)full * panel_bytes(s, panel_width) + (rest > 0 ? panel_bytes(s, rest) : 0);
+}
+
+static void pack_table(const klaus_shape *s, const klaus_weights *weights, uint8_t *table) {
+    memset(table, 0, table_bytes(s));
+    for (uint32_t i = 0; i < s->codebook_entries; i++) {
+        const float entry = klaus_codebook_entry(s, weights, i);
+        if (s->weight_dtype == KLAUS_Q8)
+            memcpy(table + 4 * i, &entry, 4);
+        else if (s->codebook_dtype == KLAUS_F16)
+            for (uint32_t row = 0; row < 2; row++)
+                table[16 * row + i] = ((const uint8_t *)weights->codebook)[2 * i + row];
+        else
+            for (uint32_t row = 0; row < 4; row++)
+                table[16 * row + i] = ((const uint8_t *)weights->codebook)[4 * i + row];
+    }
+}
+
+/* One weight of a block, number `at` of its order. */
+static void pack_weight(const klaus_shape *s, const klaus_weights *weights, int64_t row, int64_t input, size_t at,
+                        uint8_t *block) {
+    const uint8_t *from = (const uint8_t *)weights->values + (size_t)row * weights->row_bytes;
+    switch (s->weight_dtype) {
+    case KLAUS_F32:
+        memcpy(block + 4 * at, from + 4 * input, 4);
+        break;
+    case KLAUS_F16:
+        memcpy(block + 2 * at, from + 2 * input, 2);
+        break;
+    case KLAUS_Q4:
+        block[at / 32 * 16 + at % 16] |= (uint8_t)(klaus_weight_index(s, weights, row, input) << (at % 32 / 16 * 4));
+        break;
+    case KLAUS_Q2:
+        block[at / 64 * 16 + at % 16] |= (uint8_t)(klaus_weight_index(s, weights, row, input) << (at % 64 / 16 * 2));
+        break;
+    default:
+        block[at] = from[input];
+    }
+}
+
+void klaus_full_connect_gemm_pack(const klaus_shape *s, const klaus_weights *weights, void *packed,
+                                  int32_t panel_width) {
+    const int64_t inputs = klaus_shape_inputs_per_row(s);
+    uint8_t *to = packed;
+    pack_table(s, weights, to);
+    to += table_bytes(s);
+    for (int32_t first = 0, width; first < s->out_channels; first += width) {
+        width = klaus_panel_width(s->out_channels, first, panel_width);
+        memset(to, 0, panel_bytes(s, width));
+        const int32_t outputs = s->out_channels - first < width ? s->out_channels - first : width;
+        float *head = (float *)(void *)to;
+        uint8_t *block = to + (size_t)(2 * width) * sizeof(float);
+        for (int32_t c = 0; c < outputs; c++) {
+            head[c] = weights->scale != NULL ? weights->scale[first + c] : 1.0f;
+            head[width + c] = weights->bias[first + c];
+        }
+        for (int64_t begin = 0; begin < inputs; begin += KLAUS_FULL_CONNECT_BLOCK) {
+            const int64_t count = block_inputs(inputs, begin);
+            for (int32_t c = 0; c < outputs; c++)
+                for (int64_t i = 0; i < count; i++)
+                    pack_weight(s, weights, first + c, begin + i, (size_t)(i * width + c), block);
+            block += block_bytes(s, count, width);
+        }
+        to += panel_bytes(s, width);
+    }
+}
+
+/* ---- run ---- */
+
+/* Rows of a tile: the batch cut evenly, so that 10 rows are 5 and 5 and not 7 and 3. */
+static int32_t tile_rows(int32_t batch, int32_t most) {
+    const int32_t tiles = (batch + most - 1) / most;
+    return (batch + tiles - 1) / tiles;
+}
+
+typedef struct part_scratch {
+    const float **inputs; /* [batch] */
+    float *sums;          /* [batch][panel width] between blocks */
+    float *weights;       /* one decoded block */
+    size_t bytes;
+} part_scratch;
+
+static part_scratch scratch_of(const klaus_shape *s, int32_t panel_width, uint8_t *memory) {
+    const size_t batch = (size_t)klaus_at_least_one(s->batch), width = (size_t)panel_width;
+    const size_t inputs = aligned(batch * sizeof(float *), KLAUS_ALIGNMENT);
+    const size_t sums = aligned(batch * width * sizeof(float), KLAUS_ALIGNMENT);
+    const size_t weights =
+        s->weight_dtype == KLAUS_F32 ? 0 : (aligned(KLAUS_FULL_CONNECT_BLOCK * width, GROUP)) * sizeof(float);
+    const part_scratch scratch = {(const float **)(void *)memory, (float *)(void *)(memory + inputs),
+                                  (float *)(void *)(memory + inputs + sums), inputs + sums + weights};
+    return scratch;
+}
+
+size_t klaus_full_connect_gemm_scratch_bytes(const klaus_shape *shape, int32_t parts, int32_t panel_width) {
+    static uint8_t nowhere[1];
+    return scratch_of(shape, panel_width, nowhere).bytes * (size_t)parts;
+}
+
+static decoder decoder_of(const klaus_shape *s) {
+    const bool half = s->codebook_dtype == KLAUS_F16;
+    switch (s->weight_dtype) {
+    case KLAUS_F16:
+        return klaus_decode_f16;
+    case KLAUS_Q8:
+        return klaus_decode_q8;
+    case KLAUS_Q4:
+        return half ? klaus_decode_q4_f16 : klaus_decode_q4_f32;
+    case KLAUS_Q2:
+        return half ? klaus_decode_q2_f16 : klaus_decode_q2_f32;
+    default:
+        return NULL;
+    }
+}
+
+void klaus_full_connect_gemm_run(const klaus_call *call, int32_t part, int32_t parts, const klaus_gemm_kernel *kernel) {
+    const klaus_shape *s = call->shape;
+    const int64_t inputs = klaus_shape_inputs_per_row(s);
+    const int32_t batch = (int32_t)klaus_at_least_one(s->batch), rows = tile_rows(batch, kernel->rows);
+    part_scratch scratch = scratch_of(s, kernel->width, NULL);
+    scratch = scratch_of(s, kernel->width, (uint8_t *)call->scratch + (size_t)part * scratch.bytes);
+    const decoder decode = decoder_of(s);
+    /* floats need no decoding and no blocks */
+    const int64_t block = decode != NULL ? KLAUS_FULL_CONNECT_BLOCK : inputs;
+    for (int32_t b = 0; b < batch; b++)
+        scratch.inputs[b] = (const float *)call->input[0] + b * inputs;
+    klaus_gemm_tile tile = {.taps = 1, .activation = s->activation};
+    int64_t begin, end;
+    klaus_share(s->out_channels, kernel->width, part, parts, &begin, &end);
+    const uint8_t *table = call->packed;
+    const uint8_t *panel = table + table_bytes(s) + (size_t)(begin / kernel->width) * panel_bytes(s, kernel->width);
+    for (int64_t first = begin; first < end; first += tile.width) {
+        tile.width = klaus_panel_width(s->out_channels, (int32_t)first, kernel->width);
+        tile.outputs = s->out_channels - (int32_t)first;
+        tile.outputs = tile.outputs < tile.width ? tile.outputs : tile.width;
+        tile.scale = (const float *)(const void *)panel;
+        tile.bias = tile.scale + tile.width;
+        const uint8_t *encoded = panel + (size_t)(2 * tile.width) * sizeof(float);
+        for (int64_t done = 0; done < inputs; done += block) {
+            const int64_t count = inputs - done < block ? inputs - done : block;
+            if (decode != NULL)
+                decode(table, encoded, count * tile.width, scratch.weights);
+            tile.weights = decode != NULL ? scratch.weights : (const float *)(const void *)encoded;
+            tile.depth = (int32_t)count;
+            tile.offset = (size_t)done;
+            tile.finished = done + count == inputs;
+            for (int32_t b = 0; b < batch; b += rows) {
+                float *sums = scratch.sums + b * tile.width;
+                tile.rows = batch - b < rows ? batch - b : rows;
+                tile.inputs = scratch.inputs + b;
+                tile.start = done > 0 ? sums : NULL;
+                tile.output = tile.finished ? (float *)call->output + (int64_t)b * s->out_channels + first : sums;
+                tile.stride = tile.finished ? (size_t)s->out_channels : (size_t)tile.width;
+                kernel->run(&tile);
+            }
+            encoded += block_bytes(s, count, tile.width);
+        }
+        panel += panel_bytes(s, tile.width);
+    }
+}

@@ -1,0 +1,35 @@
+/* Full connect on the 7x12 micro-kernel, weights decoded a block at a time. */
+#include "ops/full_connect/full_connect.h"
+#include "ops/full_connect/full_connect_gemm.h"
+#include "ops/layouts.h"
+
+static size_t packed_bytes(const klaus_shape *shape) {
+    return klaus_full_connect_gemm_packed_bytes(shape, klaus_gemm_f32_neon_7x12.width);
+}
+
+static void pack(const klaus_shape *shape, const klaus_weights *weights, void *packed) {
+    klaus_full_connect_gemm_pack(shape, weights, packed, klaus_gemm_f32_neon_7x12.width);
+}
+
+static size_t scratch_bytes(const klaus_shape *shape, int32_t parts) {
+    return klaus_full_connect_gemm_scratch_bytes(shape, parts, klaus_gemm_f32_neon_7x12.width);
+}
+
+static void run(const klaus_call *call, int32_t phase, int32_t part, int32_t parts) {
+    (void)phase;
+    klaus_full_connect_gemm_run(call, part, parts, &klaus_gemm_f32_neon_7x12);
+}
+
+const klaus_variant klaus_full_connect_f32_neon_7x12 = {
+    .name = "klaus_full_connect_f32_neon_7x12",
+    .op = KLAUS_OP_FULL_CONNECT,
+    .isa = KLAUS_ISA_NEON,
+    .core = KLAUS_CORE_ANY,
+    .layout = KLAUS_LAYOUT_FULL_CONNECT_PANELS_12,
+    .phases = 1,
+    .can = klaus_full_connect_is_sound,
+    .packed_bytes = packed_bytes,
+    .pack = pack,
+    .scratch_bytes = scratch_bytes,
+    .run = run,
+};

@@ -1,0 +1,71 @@
+/* NEON as aarch64 and armv7 share it: what differs between the two is here and nowhere else in ops/. */
+#ifndef KLAUS_OPS_NEON_H
+#define KLAUS_OPS_NEON_H
+#include <arm_neon.h>
+
+#if defined(__aarch64__)
+
+/* sum + vector * scalar[lane], one rounding */
+static inline float32x4_t klaus_fma_lane0(float32x4_t sum, float32x4_t vector, float32x4_t scalars) {
+    return vfmaq_laneq_f32(sum, vector, scalars, 0);
+}
+static inline float32x4_t klaus_fma_lane1(float32x4_t sum, float32x4_t vector, float32x4_t scalars) {
+    return vfmaq_laneq_f32(sum, vector, scalars, 1);
+}
+static inline float32x4_t klaus_fma_lane2(float32x4_t sum, float32x4_t vector, float32x4_t scalars) {
+    return vfmaq_laneq_f32(sum, vector, scalars, 2);
+}
+static inline float32x4_t klaus_fma_lane3(float32x4_t sum, float32x4_t vector, float32x4_t scalars) {
+    return vfmaq_laneq_f32(sum, vector, scalars, 3);
+}
+/* For each byte of `indices` (below 16) the table's byte. */
+static inline uint8x16_t klaus_table16(uint8x16_t table, uint8x16_t indices) {
+    return vqtbl1q_u8(table, indices);
+}
+
+#else
+
+/* armv7 multiplies by a lane only with a rounding between (VMLA); VFMA there takes no lane. */
+static inline float32x4_t klaus_fma_lane0(float32x4_t sum, float32x4_t vector, float32x4_t scalars) {
+    return vmlaq_lane_f32(sum, vector, vget_low_f32(scalars), 0);
+}
+static inline float32x4_t klaus_fma_lane1(float32x4_t sum, float32x4_t vector, float32x4_t scalars) {
+    return vmlaq_lane_f32(sum, vector, vget_low_f32(scalars), 1);
+}
+static inline float32x4_t klaus_fma_lane2(float32x4_t sum, float32x4_t vector, float32x4_t scalars) {
+    return vmlaq_lane_f32(sum, vector, vget_high_f32(scalars), 0);
+}
+static inline float32x4_t klaus_fma_lane3(float32x4_t sum, float32x4_t vector, float32x4_t scalars) {
+    return vmlaq_lane_f32(sum, vector, vget_high_f32(scalars), 1);
+}
+static inline uint8x16_t klaus_table16(uint8x16_t table, uint8x16_t indices) {
+    const uint8x8x2_t halves = {{vget_low_u8(table), vget_high_u8(table)}};
+    return vcombine_u8(vtbl2_u8(halves, vget_low_u8(indices)), vtbl2_u8(halves, vget_high_u8(indices)));
+}
+
+#endif
+
+/* 1 / sqrt(x) for 0 < x < 1e38, to about two units in the last place: the estimate and two Newton steps. */
+static inline float32x4_t klaus_inverse_sqrt(float32x4_t x) {
+    float32x4_t estimate = vrsqrteq_f32(x);
+    estimate = vmulq_f32(estimate, vrsqrtsq_f32(vmulq_f32(x, estimate), estimate));
+    return vmulq_f32(estimate, vrsqrtsq_f32(vmulq_f32(x, estimate), estimate));
+}
+
+/* enum klaus_activation as two limits: max(low, min(high, x)), NaN kept. */
+typedef struct klaus_limits {
+    float32x4_t low, high;
+} klaus_limits;
+
+static inline klaus_limits klaus_activation_limits(uint32_t activation) {
+    const float infinity = __builtin_inff();
+    const klaus_limits limits = {vdupq_n_f32(activation == 0 ? -infinity : 0.0f),
+                                 vdupq_n_f32(activation == 2 ? 6.0f : infinity)};
+    return limits;
+}
+
+static inline float32x4_t klaus_limit(float32x4_t x, klaus_limits limits) {
+    return vminq_f32(vmaxq_f32(x, limits.low), limits.high);
+}
+
+#endif
