@@ -25,7 +25,7 @@ from toolchains.errors import SetupError
 ROOT = Path(__file__).resolve().parent.parent
 VENV = ROOT / ".venv"
 MARK = VENV / "klaus-made"  # ours: may be made anew when it is broken
-PYTHON_SIZES = "about 230 MB to download, 750 MB on disk, most of it the pinned zig compiler"
+PYTHON_SIZES = "about 165 MB to download, 700 MB on disk, most of it the pinned zig compiler"
 DEVELOPER_TOOLS = ("clang-format", "lint-imports", "mypy", "pytest", "ruff")
 Manager = Literal["apt", "dnf", "pacman", "zypper", "brew", "none"]
 
