@@ -113,22 +113,23 @@ def ccv_formed(picture: U8, rows: int, cols: int) -> F32:
     """
     _check_picture(picture)
     old_rows, old_cols, _ = picture.shape
-    # In float32 as ccv does it; for targets that are no squares this does not keep the aspect, there as here.
-    new_rows = max(rows, int(float(np.float32(old_rows * rows) / np.float32(old_cols)) + 0.5))
-    new_cols = max(cols, int(float(np.float32(old_cols * cols) / np.float32(old_rows)) + 0.5))
+    new_rows, new_cols = old_rows, old_cols
+    shrinks, grows = old_rows > rows and old_cols > cols, old_rows < rows or old_cols < cols
+    if shrinks or grows:
+        # In float32 as ccv does it; for targets that are no squares this does not keep the aspect, there as here.
+        new_rows = max(rows, int(float(np.float32(old_rows * rows) / np.float32(old_cols)) + 0.5))
+        new_cols = max(cols, int(float(np.float32(old_cols * cols) / np.float32(old_rows)) + 0.5))
     if new_rows * new_cols > MAX_ASPECT * rows * cols:
         raise InputError(
             f"a picture of {old_rows} x {old_cols} would become {new_rows} x {new_cols}: too thin, crop it first"
         )
-    if old_rows > rows and old_cols > cols:
-        if new_rows > old_rows or new_cols > old_cols:
-            raise InputError(f"a picture of {old_rows} x {old_cols} cannot be shrunk to {new_rows} x {new_cols}")
-        return resample.resample(picture, new_rows, new_cols, resample.ccv_area)
-    if old_rows < rows or old_cols < cols:
-        return resample.resample(picture, new_rows, new_cols, resample.ccv_cubic)
-    if old_rows * old_cols > MAX_ASPECT * rows * cols:
-        raise InputError(f"a picture of {old_rows} x {old_cols} is too thin; crop it first")
-    return picture.astype(np.float32)
+    if shrinks and (new_rows > old_rows or new_cols > old_cols):
+        raise InputError(
+            f"a picture of {old_rows} x {old_cols} cannot be shrunk to {new_rows} x {new_cols}; crop it first"
+        )
+    if not shrinks and not grows:
+        return picture.astype(np.float32)
+    return resample.resample(picture, new_rows, new_cols, resample.ccv_area if shrinks else resample.ccv_cubic)
 
 
 def cut_patches(activation: F32, rows: int, cols: int) -> F32:

@@ -10,7 +10,7 @@
 
 #define MAX_PIXELS (INT64_C(1) << 26)
 /* ccv keeps the aspect: a thin picture would become a huge one. */
-#define MAX_FORMED_PIXELS (INT64_C(1) << 20)
+#define MAX_ASPECT 16
 #define COLOURS 3
 #define VIEW_PATCHES (KLAUS_PATCHES / 2) /* four corners and the middle, of the picture and of its mirror image */
 
@@ -52,14 +52,14 @@ static klaus_status form_ccv(klaus_session *session, const klaus_picture *pictur
     double new_rows = picture->rows;
     double new_cols = picture->cols;
     if (shrinks || grows) {
-        /* float32 quotients of the exact products, as ccv has them */
-        new_rows = (double)((float)((int64_t)picture->rows * cols) / (float)picture->cols) + 0.5;
-        new_cols = (double)((float)((int64_t)picture->cols * rows) / (float)picture->rows) + 0.5;
+        /* float32 quotients of the exact products, as ccv has them; targets that are no squares lose the aspect */
+        new_rows = (double)((float)((int64_t)picture->rows * rows) / (float)picture->cols) + 0.5;
+        new_cols = (double)((float)((int64_t)picture->cols * cols) / (float)picture->rows) + 0.5;
         new_rows = new_rows < rows ? rows : new_rows;
         new_cols = new_cols < cols ? cols : new_cols;
     }
     if (new_rows > KLAUS_RESAMPLE_SIDE || new_cols > KLAUS_RESAMPLE_SIDE ||
-        (int64_t)new_rows * (int64_t)new_cols > MAX_FORMED_PIXELS) {
+        (int64_t)new_rows * (int64_t)new_cols > MAX_ASPECT * (int64_t)rows * cols) {
         return klaus_fail(error, KLAUS_E_INPUT,
                           "a picture of %d x %d would become %.0f x %.0f: too thin, crop it first", picture->rows,
                           picture->cols, new_rows, new_cols);
