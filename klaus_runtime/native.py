@@ -170,7 +170,7 @@ def _enumerator(enum: str, prefix: str, word: str) -> int:
     known: dict[str, int] = _ffi().typeof(enum).relements
     found = known.get(prefix + word.upper())
     if found is None:
-        words = ", ".join(name.removeprefix(prefix).lower() for name in known)
+        words = ", ".join(name.removeprefix(prefix).lower() for name in sorted(known, key=known.__getitem__))
         raise InputError(f"instruction set {word!r} is unknown: there are {words}")
     return found
 

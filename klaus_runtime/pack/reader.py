@@ -145,14 +145,16 @@ def _open(data: bytes, name: str) -> _Packed:
     header = decode("file_header", data[:size])
     packed = _Packed(name, header.layer_count, {})
     if header.version != const("FORMAT_VERSION"):
-        raise packed.bad(f"of format version {header.version}, this is for version {const('FORMAT_VERSION')}")
+        raise packed.bad(f"it is of format version {header.version}, this is for version {const('FORMAT_VERSION')}")
     if header.header_bytes != size or header.file_bytes != len(data):
-        raise packed.bad(f"says it has {header.file_bytes:,} bytes, and {len(data):,} are there: it is cut or damaged")
+        raise packed.bad(
+            f"it says it has {header.file_bytes:,} bytes, and {len(data):,} are there: it is cut or damaged"
+        )
     if not 1 <= header.layer_count <= const("MAX_LAYERS"):
-        raise packed.bad(f"says it has {header.layer_count} layers, 1 to {const('MAX_LAYERS')} can be")
+        raise packed.bad(f"it says it has {header.layer_count} layers, 1 to {const('MAX_LAYERS')} can be")
     table_end = size + header.section_count * size_of("section")
     if table_end > len(data):
-        raise packed.bad(f"says it has {header.section_count} sections, more than fit the file")
+        raise packed.bad(f"it says it has {header.section_count} sections, more than fit the file")
     if bytes(header.digest) != hashlib.sha256(memoryview(data)[size:]).digest():
         raise packed.bad("its SHA-256 is not the one it states: it is damaged")
     end = table_end

@@ -1,0 +1,230 @@
+"""The klaus command as a user runs it: answers, exit codes, one line an error, nothing hostile on the terminal."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from klaus_runtime import accuracy, registry
+from klaus_runtime.cli import clean
+from klaus_runtime.errors import CheckError
+from klaus_runtime.model import Label
+from klaus_runtime.pack import pack, read_packed
+from klaus_runtime.package import read_package
+from klaus_runtime.readers import ccv
+from toolchains.build import Build
+
+from . import golden
+from .golden import TINY, TINY_QUANT
+from .zoo import everything
+
+TINY_MODEL = TINY / "model-fp16.sqlite3"
+PICTURE = TINY / "images" / "landscape-97x160.png"
+
+
+def _klaus(*arguments: object, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-W", "error", "-m", "klaus_runtime.cli", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env={**os.environ, **(env or {})},
+        check=False,
+    )
+
+
+def _json(*arguments: object) -> Any:
+    done = _klaus(*arguments, "--json")
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+@pytest.fixture(scope="module")
+def labelled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny net with names, the last of them hostile, as a packed model."""
+    model = ccv.read(TINY_MODEL)
+    names = [f"thing {number}" for number in range(9)] + ["[bold]not markup[/bold] [link=x]"]
+    labels = tuple(Label(f"n{number:08d}", name) for number, name in enumerate(names))
+    return pack(replace(model, labels=labels), tmp_path_factory.mktemp("labelled") / "net.klaus")
+
+
+@pytest.mark.parametrize("engine", ["numpy", "fast", "ref", None])
+def test_classify_on_every_engine(engine: str | None, host_build: Build) -> None:
+    assert host_build.shared.is_file()
+    options = () if engine is None else ("--engine", engine)
+    answer = _json("classify", PICTURE, PICTURE, "--model", TINY_MODEL, "--top", 10, *options)
+    assert answer["engine"] == (engine or "auto")
+    assert answer["patches"] == 10
+    assert len(answer["photos"]) == 2
+    wanted = golden.ranks(golden.only(TINY, f"images/{PICTURE.stem.split('-')[0]}*fp16*sym1*"))
+    for rank, (number, confidence) in zip(answer["photos"][0]["top"], wanted, strict=True):
+        assert rank["id"] == number
+        assert rank["probability"] == pytest.approx(confidence, rel=2e-5)
+
+
+def test_classify_prints_names_and_origin(labelled: Path) -> None:
+    done = _klaus("classify", PICTURE, "--model", labelled, "--engine", "fast", "--top", 10)
+    assert done.returncode == 0
+    assert "[bold]not markup[/bold] [link=x]" in done.stdout
+    assert "licence unknown" in done.stdout
+    assert not done.stderr
+
+
+def test_seeded_models_say_so_wherever_they_appear(tmp_path: Path) -> None:
+    path = pack(everything(), tmp_path / "x.klaus")
+    for arguments in (("info", path), ("verify", path), ("pack", path, "-o", tmp_path / "y.klaus")):
+        done = _klaus(*arguments)
+        assert done.returncode == 0, done.stderr
+        assert "seeded: timing only" in done.stdout
+    assert _json("verify", path)["provenance"]["seeded"] is True
+
+
+def test_info_and_verify(labelled: Path) -> None:
+    done = _klaus("info", labelled)
+    assert done.returncode == 0
+    assert "conv-0" in done.stdout
+    found = _json("info", TINY_MODEL)
+    assert [row["kind"] for row in found["layers"]][:3] == ["Convolution", "LocalResponseNorm", "Pool"]
+    assert found["input"] == [47, 47, 3]
+    assert _json("verify", labelled)["ok"] is True
+
+
+def test_layer_pictures_can_be_given() -> None:
+    folder = TINY_QUANT / "a-depth8-index"
+    given = [f"--layer={path.stem.split('-')[1]}={path}" for path in folder.glob("layer-*.png")]
+    assert _json("verify", folder / "model.sqlite3", *given)["layers"] == 12
+
+
+def test_quantize_then_pack(tmp_path: Path) -> None:
+    answer = _json("quantize", TINY_MODEL, "--scheme", "klaus-mixed", "-o", tmp_path, "--name", "small")
+    paths = [Path(path) for path in answer["files"]]
+    assert answer["total_bytes"] == sum(path.stat().st_size for path in tmp_path.iterdir())
+    packed = _json("pack", paths[0], "-o", tmp_path / "small.klaus")
+    assert packed["bytes"] == (tmp_path / "small.klaus").stat().st_size
+    assert read_packed(tmp_path / "small.klaus").provenance == read_package(paths[0]).provenance
+
+
+def test_activations(tmp_path: Path) -> None:
+    given = golden.only(TINY, "input-0-*.f32")
+    answer = _json("activations", TINY_MODEL, "--input", given, "--out", tmp_path / "acts", "--engine", "numpy")
+    assert [Path(row["file"]).name for row in answer["activations"]] == [f"layer-{n:02d}.f32" for n in range(12)]
+    last = np.fromfile(tmp_path / "acts" / "layer-11.f32", "<f4")
+    wanted = golden.tensor(golden.only(TINY / "acts-fp16-0", "act-11-*")).ravel()
+    assert np.abs(last - wanted).max() <= 1e-5 * np.abs(wanted).max()
+    short = tmp_path / "short.f32"
+    short.write_bytes(bytes(8))
+    done = _klaus("activations", TINY_MODEL, "--input", short, "--out", tmp_path / "no", "--engine", "numpy")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "has 8 bytes, 47 x 47 x 3 float32 numbers are" in done.stderr
+    assert not (tmp_path / "no").exists()
+
+
+def test_eval_counts_and_claims_nothing_from_a_few(labelled: Path, tmp_path: Path) -> None:
+    first = _json("classify", PICTURE, "--model", labelled, "--engine", "fast", "--top", 6)["photos"][0]["top"]
+    for wnid, name in ((first[0]["wnid"], "a.PNG"), (first[4]["wnid"], "b.png"), (first[5]["wnid"], "c.png")):
+        (tmp_path / wnid).mkdir(exist_ok=True)
+        Image.open(PICTURE).save(tmp_path / wnid / name, "PNG")
+    answer = _json("eval", labelled, "--images", tmp_path, "--engine", "fast")
+    assert answer["counts"] == {"photos": 3, "top1": 1, "top5": 2}
+    assert answer["accuracy"] is None
+    done = _klaus("eval", labelled, "--images", tmp_path, "--engine", "fast")
+    assert "top-1: 1 of 3 photos\n" in done.stdout
+    assert "no accuracy: that takes 100 photos" in done.stdout
+    (tmp_path / "n12345678").mkdir()
+    Image.open(PICTURE).save(tmp_path / "n12345678" / "d.png")
+    done = _klaus("eval", labelled, "--images", tmp_path, "--engine", "fast")
+    assert done.returncode == 2
+    assert "class n12345678 is none of the network's 10" in done.stderr
+
+
+def test_an_interval_is_that_of_wilson() -> None:
+    low, high = accuracy.interval(0, 10)
+    assert low == pytest.approx(0, abs=1e-12)
+    assert high == pytest.approx(0.27753, abs=1e-5)
+    assert list(accuracy.interval(50, 100)) == pytest.approx([0.40383, 0.59617], abs=1e-5)
+
+
+def test_ties_go_to_the_lower_id_and_nonsense_is_noticed() -> None:
+    assert accuracy.top(np.array([0.1, 0.5, 0.5, 0.2], np.float32), 3) == [1, 2, 3]
+    with pytest.raises(CheckError, match="not finite"):
+        accuracy.top(np.array([np.nan], np.float32), 1)
+
+
+def test_without_a_c_build_it_says_so_and_uses_numpy(tmp_path: Path) -> None:
+    """A copy of the package without a build folder beside it."""
+    source = Path(registry.__file__).parent
+    (tmp_path / "klaus_runtime").symlink_to(source)
+    code = (
+        "import sys, pathlib, klaus_runtime.native as native\n"
+        "native.HOST_BUILD = pathlib.Path('nowhere')\n"
+        "native.find_library.__defaults__ = (native.HOST_BUILD,)\n"
+        "from klaus_runtime.cli import main\n"
+        "sys.exit(main())"
+    )
+    arguments = ["classify", str(PICTURE), "--model", str(TINY_MODEL), "--json"]
+    command = [sys.executable, "-c", code, *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "no C build in nowhere" in done.stderr
+    assert json.loads(done.stdout)["engine"] == "fast"
+
+
+BAD = [
+    (("classify", "absent.jpg", "--model", TINY_MODEL), 2, "absent.jpg"),
+    (("classify", TINY_MODEL, "--model", TINY_MODEL), 2, "model-fp16.sqlite3"),
+    (("classify", PICTURE, "--model", TINY_MODEL, "--crop", "none", "--engine", "fast"), 2, "crop"),
+    (("info", "absent\x1b]0;evil\x07\u202e.klaus"), 2, "no model has this name"),
+    (("info", PICTURE), 2, "neither a sqlite3 file"),
+    (("verify", "."), 2, "is a folder"),
+    (("quantize", TINY_MODEL, "--scheme", "q99", "-o", "x"), 2, "'q99' is unknown: there are klaus-8"),
+    (("pack", TINY_MODEL, "-o", "/proc/no/x.klaus"), 2, "cannot write here"),
+    (("verify", TINY_MODEL, "--layer", "8=absent.png"), 2, "which has no codebook"),
+    (("verify", TINY_MODEL, "--layer", "eight"), 2, "is not N=FILE"),
+    (("eval", "lite0", "--images", "absent"), 2, "absent"),
+    (("frobnicate",), 2, "invalid choice"),
+    ((), 2, "required"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "code", "message"), BAD)
+def test_bad_input_gives_one_error_and_its_exit_code(arguments: tuple[object, ...], code: int, message: str) -> None:
+    done = _klaus(*arguments)
+    assert (done.returncode, done.stdout) == (code, "")
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not set(done.stderr) & set("\x1b\x07\u202e")
+    if not done.stderr.startswith("usage"):
+        assert [line.startswith("klaus: ") for line in done.stderr.splitlines() if "no C build" not in line] == [True]
+
+
+def test_missing_weights_are_a_matter_of_set_up(tmp_path: Path) -> None:
+    done = _klaus("info", "lite0", env={"KLAUS_CACHE": str(tmp_path), "PIP_NO_INDEX": "1"})
+    assert done.returncode == 3
+    assert "could not be fetched" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_closed_pipe_is_no_error() -> None:
+    command = f"{sys.executable} -m klaus_runtime.cli info {TINY_MODEL} | true"
+    done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, timeout=60, check=False)
+    assert not done.stderr
+
+
+def test_text_is_made_harmless() -> None:
+    assert clean("a\x1b[31m\r\n\t\u202eb é ✓") == "a\ufffd[31m\ufffd\ufffd\ufffd\ufffdb é ✓"
+
+
+def test_models_are_listed() -> None:
+    answer = _json("models")
+    assert {row["name"] for row in answer["models"]} >= {"lite0", "klaus-mobile"}
+    assert "klaus-mixed" in answer["schemes"]
+    assert "Apache-2.0" in _klaus("models").stdout
