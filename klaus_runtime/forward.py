@@ -44,8 +44,8 @@ def check_tensors(model: Model, tensors: F32, *, batch: bool) -> F32:
     array = np.ascontiguousarray(tensors, dtype=np.float32)
     shape = array.shape[1:] if batch else array.shape
     if shape != model.input_shape or (batch and array.ndim != 4):
-        wanted = (("n", *model.input_shape) if batch else model.input_shape).__repr__().replace("'", "")
-        raise InputError(f"model {model.name!r} reads tensors {wanted}; got {array.shape}")
+        wanted = ", ".join(map(str, (*(("n",) if batch else ()), *model.input_shape)))
+        raise InputError(f"model {model.name!r} reads tensors ({wanted}); got {array.shape}")
     if not np.isfinite(array).all():
         raise InputError(f"the tensor given to model {model.name!r} has values that are infinite or not a number")
     return array

@@ -20,7 +20,7 @@ from klaus_runtime.errors import InputError, SetupError
 from klaus_runtime.model import Model
 from klaus_runtime.pack import read_packed
 from klaus_runtime.pack.structs import MAGIC as PACKED_MAGIC
-from klaus_runtime.readers import ccv, klaus, lite0
+from klaus_runtime.readers import ccv, database, klaus, lite0
 
 _ROOT = Path(__file__).resolve().parent.parent
 _SQLITE_MAGIC = b"SQLite format 3\0"
@@ -90,9 +90,9 @@ def load_model(source: str, *, layers: Mapping[int, Path] | None = None) -> Mode
     path = Path(source)
     magic = _first_bytes(path)
     if magic == _SQLITE_MAGIC:
-        with ccv.open_database(path) as db:
+        with database.open_database(path) as db:
             extended = package.is_package(db)
-            quantized = bool(layers) or ccv.has_table(db, "layer_quant")
+            quantized = bool(layers) or database.has_table(db, "layer_quant")
         if extended and not layers:
             return package.read_package(path)
         return klaus.read(path, layers=layers) if quantized else ccv.read(path)

@@ -33,7 +33,7 @@ from klaus_runtime.model import (
     Window,
 )
 from klaus_runtime.package.tables import KINDS, LABEL_LISTS, VERSION, picture_path
-from klaus_runtime.readers.ccv import has_table, open_database
+from klaus_runtime.readers.database import has_table, open_database
 
 
 def read_package(path: Path) -> Model:

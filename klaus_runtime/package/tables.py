@@ -20,7 +20,7 @@ from klaus_runtime.model import (
     Slice,
     Softmax,
 )
-from klaus_runtime.readers.ccv import has_table
+from klaus_runtime.readers.database import has_table
 
 VERSION = 1
 KINDS: Mapping[str, type[Layer]] = {

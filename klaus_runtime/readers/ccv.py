@@ -1,18 +1,16 @@
 """ccv's convnet sqlite3 files (float32 and half precision) -> Model.
 
 The format is described by what ccv at c6ce5b12 reads and writes. Where ccv is lax (missing or odd data become
-zeros, out-of-range numbers reach memory) this reader raises an InputError. The database is opened so that nothing
-can be created, written or executed, and sizes are checked before anything is read into memory.
+zeros, out-of-range numbers reach memory) this reader raises an InputError. Sizes are checked before anything is read
+into memory.
 """
 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import quote
 
 import numpy as np
 import numpy.typing as npt
@@ -37,6 +35,7 @@ from klaus_runtime.model import (
     Weights,
     Window,
 )
+from klaus_runtime.readers.database import has_table, open_database
 
 CONVOLUTION, FULL_CONNECT, MAX_POOL, AVERAGE_POOL, NORM = 1, 2, 3, 4, 5  # layer_params.type
 
@@ -46,8 +45,6 @@ _INTEGERS = (
     "output_strides", "output_border", "output_size", "output_relu",
 )  # fmt: skip
 _REALS = ("output_kappa", "output_alpha", "output_beta")
-_MAGIC = b"SQLite format 3\0"
-_STEPS = 20_000  # callbacks of 1,000 sqlite instructions: many times what an honest file takes
 
 F16 = npt.NDArray[np.float16]
 # What a quantized layer's weights are: indices (outputs, inputs) and the entries they choose from.
@@ -96,58 +93,6 @@ def read(path: str | Path, *, labels: tuple[Label, ...] | None = None, provenanc
                 "read it as a Klaus network"
             )
         return assemble(db, path, {}, labels=labels, provenance=provenance)
-
-
-@contextmanager
-def open_database(path: Path) -> Iterator[sqlite3.Connection]:
-    """Opens a sqlite3 file for reading only; errors of sqlite inside the block become InputErrors naming the file."""
-    try:
-        size = path.stat().st_size
-        if not path.is_file():
-            raise InputError(f"{path} is not a file; give a sqlite3 file")
-        with path.open("rb") as file:
-            magic = file.read(len(_MAGIC))
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror}; check the path") from error
-    if magic != _MAGIC:
-        raise InputError(f"{path} is not a sqlite3 file; give one that ccv or Klaus wrote")
-    for ending in ("-wal", "-journal"):
-        beside = path.with_name(path.name + ending)
-        if beside.exists() and beside.stat().st_size:
-            raise InputError(
-                f"{path} has an unfinished transaction in {beside.name}; open and close it with sqlite3 first"
-            )
-    steps = 0
-
-    def out_of_steps() -> int:
-        nonlocal steps
-        steps += 1
-        return int(steps > _STEPS)
-
-    # immutable: no lock, no journal and no shared memory file appear beside the file.
-    db = sqlite3.connect(f"file:{quote(str(path.absolute()))}?mode=ro&immutable=1", uri=True)
-    try:
-        db.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, max(size, 1 << 16))
-        db.set_progress_handler(out_of_steps, 1000)
-        db.text_factory = bytes
-        db.execute("PRAGMA trusted_schema = OFF")
-        db.execute("PRAGMA cell_size_check = ON")
-        yield db
-    except sqlite3.Error as error:
-        raise InputError(f"{path} is damaged or not a network: sqlite says {ascii(str(error))[1:-1]}") from error
-    except InputError as error:
-        raise InputError(_named(path, str(error))) from error
-    finally:
-        db.close()
-
-
-def has_table(db: sqlite3.Connection, name: str) -> bool:
-    """Whether a plain table of this name exists; a view or virtual table of the name is an error."""
-    found = db.execute("SELECT type, sql FROM sqlite_master WHERE name = ? COLLATE NOCASE", (name,)).fetchall()
-    for kind, sql in found:
-        if kind != b"table" or not isinstance(sql, bytes) or not sql.upper().startswith(b"CREATE TABLE"):
-            raise InputError(f"{name} is not a plain table")
-    return bool(found)
 
 
 def codebook_layers(db: sqlite3.Connection) -> list[int]:
@@ -399,10 +344,6 @@ def _blob(db: sqlite3.Connection, column: str, index: int) -> bytes:
 def _model_name(path: Path) -> str:
     name = "".join(letter if letter.isprintable() else "_" for letter in path.stem)
     return name.encode("utf-8", "replace")[: shapes.NAME_BYTES].decode("utf-8", "ignore") or "network"
-
-
-def _named(path: Path, message: str) -> str:
-    return message if message.startswith(str(path)) else f"{path}: {message}"
 
 
 def _times(sizes: Sequence[int | None]) -> str:

@@ -22,6 +22,7 @@ from klaus_runtime import png
 from klaus_runtime.errors import InputError
 from klaus_runtime.model import U8, Codebook, Label, Model, Provenance
 from klaus_runtime.readers import ccv
+from klaus_runtime.readers.database import open_database
 
 MAX_ENTRIES = 256
 
@@ -43,7 +44,7 @@ def read(
     """
     path = Path(path)
     given = dict(layers or {})
-    with ccv.open_database(path) as db:
+    with open_database(path) as db:
         rows = ccv.read_rows(db)
         coded = ccv.codebook_layers(db)
         for layer in coded:
