@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import shutil
@@ -68,6 +69,22 @@ def test_toml_blocks_are_inventories(root: Path, tmp_path: Path) -> None:
                 file = tmp_path / "devices.toml"
                 file.write_text(block)
                 assert inventory.load(file, cache=tmp_path, environ={}).devices
+
+
+def test_shell_blocks_run_as_they_stand(root: Path) -> None:
+    """In order, in the project's folder, as after `. .venv/bin/activate`."""
+    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    ran = 0
+    for page in pages(root):
+        for kind, block in BLOCK.findall(page.read_text()):
+            if kind == "sh":
+                done = subprocess.run(
+                    ["sh", "-eu", "-c", block], cwd=root, env=environment, capture_output=True, text=True, check=False
+                )
+                assert done.returncode == 0, f"{page.name}: {block}{done.stderr}"
+                ran += 1
+    assert ran
+    assert len(list((root / "build" / "docs" / "layers").glob("layer-*.f32"))) == 12
 
 
 @pytest.fixture(scope="module")
