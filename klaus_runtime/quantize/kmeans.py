@@ -28,7 +28,9 @@ class Clusters:
     indices: U8  # the shape of the values: each one's nearest entry
 
 
-def cluster(values: npt.NDArray[np.float32] | npt.NDArray[np.float16], k: int, weights: F32 | None = None) -> Clusters:
+def cluster(
+    values: npt.NDArray[np.float32] | npt.NDArray[np.float16], k: int, weights: F32 | F64 | None = None
+) -> Clusters:
     """At most k (1..256) half precision entries for values of any shape, minimising the sum of squared errors.
 
     weights: of the values' shape, how much each one's error counts; all 1 by default.
@@ -36,6 +38,8 @@ def cluster(values: npt.NDArray[np.float32] | npt.NDArray[np.float16], k: int, w
     """
     if not 1 <= k <= 256:
         raise ValueError(f"a codebook has 1 to 256 entries, not {k}")
+    if values.dtype == np.float16:
+        return _cluster_half(values.astype(np.float16, copy=False), k, weights)
     flat = values.astype(np.float32, copy=False).ravel()
     if not flat.size or not np.isfinite(flat).all():
         raise ValueError("k-means needs values, all finite")
@@ -59,6 +63,18 @@ def cluster(values: npt.NDArray[np.float32] | npt.NDArray[np.float16], k: int, w
     used = np.unique(indices)
     entries = entries[used]
     return Clusters(entries, np.searchsorted(used, indices).astype(np.uint8).reshape(values.shape))
+
+
+def _cluster_half(values: npt.NDArray[np.float16], k: int, weights: F32 | F64 | None) -> Clusters:
+    """Half precision has 65,536 values at most: those that occur are clustered, each as often as it occurs."""
+    keys = np.ascontiguousarray(values).view(np.uint16).ravel()
+    counts = np.bincount(keys, minlength=1 << 16)
+    mass = counts if weights is None else np.bincount(keys, weights.ravel(), 1 << 16)
+    present = np.flatnonzero(counts)
+    found = cluster(present.astype(np.uint16).view(np.float16).astype(np.float32), k, mass[present].astype(np.float64))
+    table = np.zeros(1 << 16, np.uint8)
+    table[present] = found.indices
+    return Clusters(found.entries, table[keys].reshape(values.shape))
 
 
 def nearest(values: F32, entries: npt.NDArray[np.float16]) -> U8:

@@ -8,6 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy.typing as npt
 
 from klaus_runtime.errors import InputError
 from klaus_runtime.model import Codebook, Convolution, FullConnect, Layer, Model, Weights
@@ -37,7 +40,8 @@ def by_bits(model: Model, bits: Mapping[int, int]) -> Model:
     layers: list[Layer] = []
     for number, layer in enumerate(model.layers):
         if number in bits and isinstance(layer, Convolution | FullConnect):
-            found = cluster(layer.weights.stored(), 1 << bits[number])
+            values: npt.NDArray[Any] = layer.weights.values
+            found = cluster(values, 1 << bits[number])
             weights = Weights(found.indices, layer.weights.bias, layer.weights.scale, Codebook(found.entries))
             layers.append(replace(layer, weights=weights))
         else:

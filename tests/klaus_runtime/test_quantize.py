@@ -130,3 +130,13 @@ def test_seeded_net_is_the_same_everywhere_and_says_so() -> None:
 
 
 SEEDED_FIRST = [0.0022144317626953125, 0.0008645057678222656, 7.033348083496094e-05]
+
+
+def test_half_precision_values_give_what_the_same_float_values_give() -> None:
+    half = np.random.default_rng(3).standard_normal((100, 200)).astype(np.float16)
+    weights = np.random.default_rng(4).random((100, 200)).astype(np.float32)
+    for given in (None, weights):
+        one, other = cluster(half, 16, given), cluster(half.astype(np.float32), 16, given)
+        # Sums are taken in another order, which rounding to half precision mostly hides.
+        assert np.abs(one.entries.astype(np.float32) - other.entries.astype(np.float32)).max() < 2e-3
+        assert (one.indices == other.indices).mean() > 0.999
