@@ -4,30 +4,21 @@
 #include <stdio.h>
 #include <string.h>
 
-/* Paths and names end up in terminals and logs: no byte of them may act as a control sequence. */
-static void neutralise(char *text) {
-    for (; *text != '\0'; text++) {
-        const unsigned char byte = (unsigned char)*text;
-        if (byte < 0x20 || byte == 0x7f) {
-            *text = '?';
-        }
-    }
-}
+#include "engine/text.h"
 
-/* A message that was cut must not end inside a UTF-8 sequence. */
-static void trim_utf8(char *text) {
-    size_t length = strlen(text);
-    size_t start = length;
-    while (start > 0 && length - start < 4 && ((unsigned char)text[start - 1] & 0xc0) == 0x80) {
-        start--;
-    }
-    if (start == 0) {
-        return;
-    }
-    const unsigned char lead = (unsigned char)text[start - 1];
-    const size_t wanted = lead >= 0xf0 ? 4 : lead >= 0xe0 ? 3 : lead >= 0xc0 ? 2 : 1;
-    if (wanted > 1 && length - (start - 1) < wanted) {
-        text[start - 1] = '\0';
+/* Paths and names end up in terminals and logs: no byte of them may act as a control sequence, and a message that was
+ * cut must not end inside a character. */
+static void neutralise(char *text) {
+    size_t left = strlen(text);
+    while (left > 0) {
+        uint32_t character = 0;
+        const size_t read = klaus_text_read(text, left, &character);
+        const size_t size = read > 0 ? read : 1;
+        if (read == 0 || klaus_text_is_control(character)) {
+            memset(text, '?', size);
+        }
+        text += size;
+        left -= size;
     }
 }
 
@@ -38,7 +29,6 @@ klaus_status klaus_fail(klaus_error *error, klaus_status status, const char *for
         vsnprintf(error->message, sizeof(error->message), format, arguments);
         va_end(arguments);
         neutralise(error->message);
-        trim_utf8(error->message);
         error->status = status;
     }
     return status;

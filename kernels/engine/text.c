@@ -30,6 +30,11 @@ size_t klaus_text_read(const char *text, size_t length, uint32_t *character) {
     return size;
 }
 
+bool klaus_text_is_control(uint32_t character) {
+    return character < 0x20 || (character >= 0x7f && character <= 0x9f) ||
+           (character >= 0x2028 && character <= 0x202e) || (character >= 0x2066 && character <= 0x2069);
+}
+
 bool klaus_text_clean(const char *text, size_t length, const char *allowed) {
     for (size_t at = 0; at < length;) {
         uint32_t character = 0;
@@ -37,8 +42,7 @@ bool klaus_text_clean(const char *text, size_t length, const char *allowed) {
         if (size == 0 || character == 0) {
             return false;
         }
-        const bool control = character < 0x20 || (character >= 0x7f && character <= 0x9f);
-        if (control && (character > 0x7f || strchr(allowed, (int)character) == NULL)) {
+        if (klaus_text_is_control(character) && (character > 0x7f || strchr(allowed, (int)character) == NULL)) {
             return false;
         }
         at += size;

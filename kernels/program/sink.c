@@ -58,8 +58,7 @@ static void append_string(const char *text, size_t length) {
         if (character == '"' || character == '\\') {
             append_text("\\");
             append(text + at, 1);
-        } else if (character < 0x20 || (character >= 0x7f && character <= 0x9f) || character == 0x2028 ||
-                   character == 0x2029) {
+        } else if (klaus_text_is_control(character)) {
             append_escape(character);
         } else {
             append(text + at, size);

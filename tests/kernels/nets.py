@@ -1,0 +1,116 @@
+"""Small networks for the tests of the C engine."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from klaus_runtime.model import (
+    F32,
+    Activate,
+    Activation,
+    Add,
+    CcvFormation,
+    Codebook,
+    Concat,
+    Convolution,
+    CropFormation,
+    FullConnect,
+    GlobalPool,
+    Label,
+    Layer,
+    LocalResponseNorm,
+    Model,
+    Pool,
+    Provenance,
+    Slice,
+    Softmax,
+    Weights,
+    Window,
+)
+
+CLASSES = 7
+INPUT = (25, 22, 3)
+
+
+class _Maker:
+    """Weights of every kind that a packed model knows, from one seed."""
+
+    def __init__(self, seed: int) -> None:
+        self._random = np.random.default_rng(seed)
+
+    def weights(self, shape: tuple[int, ...], entries: int | None = None, *, half: bool, scaled: bool) -> Weights:
+        dtype = np.float16 if half else np.float32
+        gain = 1.4 / np.sqrt(np.prod(shape[1:]))
+        bias = self._random.normal(0, 0.1, shape[0]).astype(np.float32)
+        scale = self._random.uniform(0.5, 1.5, shape[0]).astype(np.float32) if scaled else None
+        if entries is None:
+            values = (self._random.normal(0, 1, shape) * gain).astype(dtype)
+            return Weights(values, bias, scale)
+        book = Codebook((np.linspace(-2, 2, entries) * gain).astype(dtype))
+        return Weights(self._random.integers(0, entries, shape, dtype=np.uint8), bias, scale, book)
+
+    def tensor(self, shape: tuple[int, ...]) -> F32:
+        return self._random.normal(0, 1, shape).astype(np.float32)
+
+
+def every_op() -> Model:
+    """A net with all operations, all kinds of weights, branches, a residual block and labels that need escaping."""
+    make = _Maker(1)
+    relu, relu6, linear = Activation.RELU, Activation.RELU6, Activation.LINEAR
+    stem = make.weights((8, 3, 3, 3), half=False, scaled=True)
+    depthwise = make.weights((8, 5, 3, 1), half=True, scaled=True)
+    project = make.weights((8, 1, 1, 8), 16, half=True, scaled=True)
+    grouped = make.weights((10, 3, 3, 7), 4, half=False, scaled=False)
+    layers: tuple[Layer, ...] = (
+        Convolution("stem", (-1,), Window(3, 3, 2, 2, (0, 1, 1, 0)), stem, 1, relu6),
+        Convolution("depthwise", (0,), Window(5, 3, 1, 1, (2, 1, 2, 1)), depthwise, 8, relu),
+        Convolution("project", (1,), Window(1, 1), project, 1, linear),
+        Add("residual", (0, 2), relu),
+        LocalResponseNorm("norm", (3,), 5, 2.0, 1e-2, 0.75, 2),
+        Pool("max", (4,), Window(3, 2, 2, 1, (1, 0, 1, 1)), "max"),
+        Pool("average", (4,), Window(3, 2, 2, 1, (1, 0, 1, 1)), "average"),
+        Concat("both", (5, 6, 5)),
+        Slice("middle", (7,), 3, 14),
+        Convolution("grouped", (8,), Window(3, 3, 1, 1, (1, 1, 1, 1)), grouped, 2, linear),
+        Activate("bend", (9,), relu6),
+        GlobalPool("global", (10,)),
+        FullConnect("hidden", (11,), make.weights((13, 10), 200, half=True, scaled=False), linear),
+        Activate("bend again", (12,), relu),
+        FullConnect("logits", (13,), make.weights((CLASSES, 13), 3, half=False, scaled=True), linear),
+    )
+    names = ('quote " and \\', "umlaut ö", "plain", "日本語", "emoji 🦊", "tab-less", "last")
+    return Model(
+        name="every op",
+        input_shape=INPUT,
+        layers=layers,
+        formation=CropFormation(4, (120.0, 115.0, 100.0), (0.02, 0.021, 0.019), "bgr"),
+        labels=tuple(Label(f"n{index:08d}", name) for index, name in enumerate(names)),
+        provenance=Provenance('made "here"', "BSD-3-Clause", "nobody \\ everybody", seeded=True),
+    )
+
+
+def ends_in_softmax() -> Model:
+    """One full connect layer and a softmax, tensors only, no labels."""
+    make = _Maker(2)
+    layers: tuple[Layer, ...] = (
+        FullConnect("full", (-1,), make.weights((4, 12), half=False, scaled=False)),
+        Softmax("softmax", (0,)),
+    )
+    return Model("softmax", (2, 2, 3), layers, None, (), Provenance("seed", "BSD-3-Clause", ""))
+
+
+def scanned() -> Model:
+    """ccv's patches, with layers between the scan layer and the full connects."""
+    make = _Maker(3)
+    relu = Activation.RELU
+    layers: tuple[Layer, ...] = (
+        Convolution("conv", (-1,), Window(3, 3, 2, 2), make.weights((6, 3, 3, 3), half=False, scaled=False), 1, relu),
+        Convolution("scan", (0,), Window(3, 3, 1, 1), make.weights((6, 3, 3, 6), half=False, scaled=False), 1, relu),
+        Pool("pool", (1,), Window(2, 2, 1, 1), "max"),
+        Pool("other pool", (2,), Window(2, 2, 1, 1, (0, 0, 1, 1)), "average"),
+        FullConnect("hidden", (3,), make.weights((9, 96), half=False, scaled=False), relu),
+        FullConnect("logits", (4,), make.weights((CLASSES, 9), half=False, scaled=False)),
+    )
+    mean = np.full((19, 19, 3), 100, np.float32) + np.arange(19, dtype=np.float32)[:, None, None]
+    formation = CcvFormation(19, 19, mean, 1)
+    return Model("scanned", (15, 15, 3), layers, formation, (), Provenance("seed", "BSD-3-Clause", ""), patches=10)

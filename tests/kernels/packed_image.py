@@ -1,0 +1,69 @@
+"""A packed model whose fields tests can change one by one: structs of format.h over a writable copy of its bytes."""
+
+from __future__ import annotations
+
+import hashlib
+from functools import cache
+from typing import Any
+
+import cffi
+
+from klaus_runtime import headers
+from klaus_runtime.pack.structs import const
+
+
+@cache
+def _ffi() -> cffi.FFI:
+    ffi = cffi.FFI()
+    ffi.cdef(headers.declarations("format.h"))
+    return ffi
+
+
+class PackedImage:
+    """Views of the structs write through to `data`; `sign` makes the digest fit again."""
+
+    def __init__(self, data: bytes) -> None:
+        self.data = bytearray(data)
+
+    def _view(self, kind: str, offset: int) -> Any:
+        ffi = _ffi()
+        size = ffi.sizeof(f"struct klaus_{kind}")
+        memory = memoryview(self.data)[offset : offset + size]
+        return ffi.cast(f"struct klaus_{kind} *", ffi.from_buffer(memory, require_writable=True))
+
+    @property
+    def header(self) -> Any:
+        return self._view("file_header", 0)
+
+    def section(self, kind: str, layer: int = -1) -> Any:
+        """The first section of a kind and layer."""
+        for index in range(self.header.section_count):
+            section = self._view("section", 64 + 32 * index)
+            if section.kind == const(f"SECTION_{kind}") and section.layer == layer:
+                return section
+        raise AssertionError(f"no section {kind} of layer {layer}")
+
+    @property
+    def network(self) -> Any:
+        return self._view("network", self.section("NETWORK").offset)
+
+    def layer(self, index: int) -> Any:
+        return self._view("layer", self.section("LAYERS").offset + 256 * index)
+
+    def put(self, kind: str, content: bytes, layer: int = -1) -> None:
+        """Overwrites a section's first bytes."""
+        section = self.section(kind, layer)
+        assert len(content) <= section.bytes
+        self.data[section.offset : section.offset + len(content)] = content
+
+    def grow(self, kind: str, content: bytes, layer: int = -1) -> None:
+        """Gives a section another content of any length, at the end of the file."""
+        section = self.section(kind, layer)
+        offset = -(-len(self.data) // 64) * 64
+        section.offset, section.bytes = offset, len(content)
+        self.data = self.data + bytes(offset - len(self.data)) + content
+        self.header.file_bytes = len(self.data)
+
+    def sign(self) -> PackedImage:
+        self.data[32:64] = hashlib.sha256(self.data[64:]).digest()
+        return self

@@ -1,0 +1,169 @@
+"""The C engine against ccv's golden data and against the numpy oracle, here and under qemu's user mode."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+from klaus_runtime import images, pack
+from klaus_runtime.engine import Crop
+from klaus_runtime.model import F32, CropFormation, Model
+from klaus_runtime.reference import NumpyEngine
+from klaus_runtime.registry import load_model
+from tests.kernels import nets
+from tests.kernels.conftest import QUANT_FORMS, Klaus, emulated, runner
+from tests.klaus_runtime.golden import TINY, TINY_QUANT, assert_ranks, only, ranks, tensor
+
+if TYPE_CHECKING:
+    from toolchains.build import Build
+
+Models = dict[str, Path]
+PICTURES = sorted((TINY / "images").glob("*.png"))
+
+
+@pytest.fixture(scope="session", params=["host", "linux-aarch64", "linux-aarch64 cortex-a53", "linux-armv7"])
+def anywhere(request: pytest.FixtureRequest, built: Callable[[str], Build]) -> Klaus:
+    """klaus-run of this computer and of the ARM targets; cortex-a53: kernels for in-order cores, no fp16."""
+    target, _, cpu = request.param.partition(" ")
+    build = built(target)
+    return runner([build.program]) if target == "host" else runner(emulated(build, target, cpu or None))
+
+
+def dumped(klaus: Klaus, model: Path, given: F32, folder: Path, *options: str) -> Iterator[F32]:
+    given.astype("<f4").tofile(folder / "input.f32")
+    said = klaus("activations", "--model", model, "--input", folder / "input.f32", "--out", folder / "out", *options)
+    for index, record in enumerate(said.records):
+        assert (record["record"], record["layer"]) == ("activation", index)
+        values = np.fromfile(folder / "out" / record["file"], "<f4")
+        yield values.reshape(record["rows"], record["cols"], record["channels"])
+    assert not list((folder / "out").glob("*.part"))
+
+
+def worst(outputs: Iterator[F32], wanted: Iterator[F32]) -> float:
+    """Largest difference as a part of the layer's largest value."""
+    pairs = itertools.zip_longest(outputs, wanted)
+    return max(float(np.abs(got.ravel() - want.ravel()).max() / np.abs(want).max()) for got, want in pairs)
+
+
+@pytest.mark.parametrize("form", ["fp32", "fp16"])
+def test_activations_of_the_golden_net(anywhere: Klaus, models: Models, tmp_path: Path, form: str) -> None:
+    for number in range(3):
+        given = tensor(only(TINY, f"input-{number}-*"))
+        wanted = map(tensor, sorted((TINY / f"acts-{form}-{number}").iterdir()))
+        assert worst(dumped(anywhere, models[f"tiny{form[2:]}"], given, tmp_path), wanted) <= 1e-5
+
+
+@pytest.mark.parametrize("form", QUANT_FORMS)
+def test_activations_from_codebooks(anywhere: Klaus, models: Models, tmp_path: Path, form: str) -> None:
+    wanted = map(tensor, sorted((TINY_QUANT / "acts-0").iterdir()))
+    assert worst(dumped(anywhere, models[form], tensor(only(TINY, "input-0-*")), tmp_path), wanted) <= 1e-5
+
+
+@pytest.mark.parametrize("form", ["fp32", "fp16"])
+def test_ten_patches_of_the_golden_pictures(anywhere: Klaus, models: Models, tmp_path: Path, form: str) -> None:
+    """Exact size, area, cubic, one side small, wide: whole crops of seven sizes in one session."""
+    batch = pack.write_batch(tmp_path / "batch", [(path.stem, images.read_picture(path)) for path in PICTURES])
+    said = anywhere("classify", "--model", models[f"tiny{form[2:]}"], "--images", batch, "--top", 10)
+    assert [record["id"] for record in said.records] == [path.stem for path in PICTURES]
+    for record, path in zip(said.records, PICTURES, strict=True):
+        name = path.stem.rpartition("-")[0]
+        probabilities = np.zeros(10, np.float32)
+        for entry in record["top"]:
+            probabilities[entry["id"]] = entry["probability"]
+        assert_ranks(probabilities, ranks(path.parent / f"{name}.classify-{form}-sym1.txt"), first=5)
+
+
+@pytest.mark.parametrize("make", [nets.every_op, nets.ends_in_softmax, nets.scanned])
+def test_every_operation_against_the_oracle(anywhere: Klaus, tmp_path: Path, make: Callable[[], Model]) -> None:
+    model = make()
+    path = pack.pack(model, tmp_path / "net.klaus")
+    given = np.random.default_rng(5).normal(0, 1, model.input_shape).astype(np.float32)
+    wanted = list(NumpyEngine(model).activations(given))
+    for threads in ("1", "3"):
+        assert worst(dumped(anywhere, path, given, tmp_path, "--threads", threads), iter(wanted)) <= 2e-6
+
+
+def last_outputs(klaus: Klaus, model: Path, folder: Path, *options: str) -> F32:
+    said = klaus("bench", "--model", model, "--runs", 2, "--warmup", 0, "--logits", folder / "logits.f32", *options)
+    assert said.one("bench")["fused"] == ("--unfused" not in options)
+    return np.fromfile(folder / "logits.f32", "<f4")
+
+
+@pytest.mark.parametrize("name", ["every_op", "scanned", "tiny16", "a-depth8-index"])
+def test_fused_plans_and_threads_agree(anywhere: Klaus, models: Models, tmp_path: Path, name: str) -> None:
+    unfused = last_outputs(anywhere, models[name], tmp_path, "--unfused")
+    fused = last_outputs(anywhere, models[name], tmp_path)
+    assert np.abs(fused - unfused).max() <= 1e-5 * np.abs(unfused).max()
+    for threads in ("2", "7"):
+        assert np.array_equal(last_outputs(anywhere, models[name], tmp_path, "--threads", threads), fused)
+
+
+def test_plans_are_fused(klaus: Klaus, models: Models) -> None:
+    said = klaus("info", "--plan", "--model", models["every_op"])
+    assert [2, 3] in [step["layers"] for step in said.of("step")]  # convolution and residual addition
+    assert [9, 10] in [step["layers"] for step in said.of("step")]  # convolution and activation
+    unfused = klaus("info", "--plan", "--unfused", "--model", models["every_op"])
+    assert [step["layers"] for step in unfused.of("step")] == [[layer] for layer in range(15)]
+
+
+def test_memory_is_used_again(klaus: Klaus, models: Models) -> None:
+    """No two steps whose outputs are needed at once share memory; all together take less than their sum."""
+    steps = klaus("info", "--plan", "--unfused", "--model", models["every_op"]).of("step")
+    model = nets.every_op()
+    last_read = {i: max([i] + [k for k, layer in enumerate(model.layers) if i in layer.inputs]) for i in range(15)}
+    spans = [(s["output_offset"], s["output_offset"] + s["output_bytes"]) for s in steps[:-1]]
+    for (a, first), (b, second) in itertools.combinations(enumerate(spans), 2):
+        if b <= last_read[a]:
+            assert first[1] <= second[0] or second[1] <= first[0], (a, b)
+    assert max(end for _, end in spans) < sum(end - begin for begin, end in spans)
+
+
+@pytest.mark.parametrize("crop", ["center", "none"])
+@pytest.mark.parametrize("size", [(25, 22), (61, 40), (10, 90), (1, 1), (300, 200)])
+def test_crop_networks_classify_as_the_oracle_does(
+    klaus: Klaus, models: Models, tmp_path: Path, size: tuple[int, int], crop: Crop
+) -> None:
+    model = nets.every_op()
+    assert isinstance(model.formation, CropFormation)
+    picture = np.random.default_rng(size[0]).integers(0, 256, (*size, 3), dtype=np.uint8)
+    batch = pack.write_batch(tmp_path / "batch", [("random", picture)])
+    said = klaus("classify", "--model", models["every_op"], "--images", batch, "--crop", crop, "--top", 99)
+    wanted = NumpyEngine(model).probabilities(picture, patches=1, crop=crop)
+    top = said.one("picture")["top"]
+    assert len(top) == nets.CLASSES
+    for entry in top:
+        assert entry["probability"] == pytest.approx(float(wanted[entry["id"]]), rel=2e-4, abs=1e-6)
+        assert entry["label"] == model.labels[entry["id"]].name
+
+
+@pytest.mark.parametrize("patches", [1, 10])
+def test_patches_behind_the_scan_layer(klaus: Klaus, models: Models, tmp_path: Path, patches: int) -> None:
+    model = nets.scanned()
+    picture = np.random.default_rng(3).integers(0, 256, (31, 47, 3), dtype=np.uint8)
+    batch = pack.write_batch(tmp_path / "batch", [("random", picture)])
+    said = klaus("classify", "--model", models["scanned"], "--images", batch, "--patches", patches, "--threads", 2)
+    wanted = NumpyEngine(model).probabilities(picture, patches=10 if patches == 10 else 1)
+    for entry in said.one("picture")["top"]:
+        assert entry["probability"] == pytest.approx(float(wanted[entry["id"]]), rel=1e-4, abs=1e-6)
+
+
+def test_the_large_golden_net(klaus: Klaus, shared: Path, tmp_path: Path) -> None:
+    folder = shared / "data" / "ccv-golden" / "klaus"
+    pictures = {10: "layer-10-4bit.png", 11: "layer-11.png", 12: "layer-12.png"}
+    model = load_model(str(folder / "model.sqlite3"), layers={layer: folder / name for layer, name in pictures.items()})
+    path = pack.pack(model, tmp_path / "klaus.klaus")
+    wanted = map(tensor, sorted((folder / "acts-0").iterdir()))
+    given = tensor(only(folder, "input-0-*"))
+    assert worst(dumped(klaus, path, given, tmp_path, "--threads", "2"), wanted) <= 1e-5
+    photo = images.read_picture(folder / "n01440764_tench.decoded.png")
+    batch = pack.write_batch(tmp_path / "batch", [("tench", photo)])
+    said = klaus("classify", "--model", path, "--images", batch, "--top", 1000, "--threads", 2)
+    probabilities = np.zeros(1000, np.float32)
+    for entry in said.one("picture")["top"]:
+        probabilities[entry["id"]] = entry["probability"]
+    assert_ranks(probabilities, ranks(folder / "n01440764_tench.classify-sym1.txt"), first=5)

@@ -1,0 +1,319 @@
+"""Packed models that are cut, damaged or lie: one clear message, never a crash."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from klaus_runtime import pack
+from klaus_runtime.model import Add, GlobalPool, Layer, Model, Provenance, Softmax
+from tests.kernels.conftest import Klaus
+from tests.kernels.packed_image import PackedImage
+from toolchains import detect
+from toolchains.target import load_targets
+
+HERE = Path(__file__).parent
+Models = dict[str, Path]
+Change = Callable[[PackedImage], object]
+
+
+def fields(view: str, index: int | None = None, /, **values: object) -> Change:
+    """Sets fields of the header, the network or a layer."""
+
+    def change(image: PackedImage) -> None:
+        struct: Any = getattr(image, view) if index is None else image.layer(index)
+        for name, value in values.items():
+            setattr(struct, name, value)
+
+    return change
+
+
+def section(kind: str, layer: int = -1, /, **values: object) -> Change:
+    def change(image: PackedImage) -> None:
+        struct = image.section(kind, layer)
+        for name, value in values.items():
+            setattr(struct, name, value)
+
+    return change
+
+
+HEADER = [
+    (fields("header", magic=b"KLAUSBT\x1a"), "is no packed model"),
+    (fields("header", version=2), "format version 2"),
+    (fields("header", header_bytes=32), "header of 32 bytes"),
+    (fields("header", file_bytes=1 << 40), "was cut or changed"),
+    (fields("header", layer_count=0), "0 layers, but 1 to 4096"),
+    (fields("header", layer_count=4097), "4097 layers"),
+    (fields("header", layer_count=14), "section"),
+    (fields("header", section_count=0), "a table of 0 sections"),
+    (fields("header", section_count=0xFFFFFFFF), "a table of 4294967295 sections"),
+    (fields("header", section_count=65537), "a table of 65537 sections"),
+]
+SECTIONS = [
+    (section("NETWORK", kind=99), "unknown kind 99"),
+    (section("NETWORK", kind=0), "unknown kind 0"),
+    (section("NETWORK", layer=0), "belongs to layer 0, which cannot be"),
+    (section("BIAS", 0, layer=15), "belongs to layer 15"),
+    (section("BIAS", 0, layer=-2), "belongs to layer -2"),
+    (section("BIAS", 0, layout=1), "has the layout 1"),
+    (section("BIAS", 0, dtype=2), "has the data type 2"),
+    (section("BIAS", 0, offset=0), "is misplaced"),
+    (section("BIAS", 0, offset=(1 << 64) - 64), "is misplaced"),
+    (section("BIAS", 0, bytes=(1 << 64) - 1), "is misplaced"),
+    (section("BIAS", 0, bytes=0), "is misplaced"),
+    (section("BIAS", 0, bytes=28), "fill 28 bytes, but its shape asks for 32"),
+    (lambda i: setattr(i.section("BIAS", 0), "offset", i.section("BIAS", 0).offset + 4), "is misplaced"),
+    (lambda i: setattr(i.section("BIAS", 0), "offset", i.section("SCALE", 0).offset), "two sections overlap"),
+    (section("BIAS", 1, layer=0), "two sections of kind 9 for layer 0"),
+    (section("META", kind=3, bytes=1), "no JSON object"),
+    (section("LABELS", kind=5), "has the data type 0"),
+    (section("SCALE", 0, kind=8, layer=2), "two sections of kind 8"),
+    (section("BIAS", 0, kind=11, layout=7), "its biases is missing"),
+    (section("WEIGHTS", 9, kind=11, layout=7), "its weights is missing"),
+    (section("SCALE", 0, layer=3), "absent: the operation has no weights"),
+]
+NETWORK = [
+    (fields("network", rows=0), "an input of 0 x 22 x 3"),
+    (fields("network", rows=-1), "an input of -1"),
+    (fields("network", rows=65536, cols=65536), "is not supported"),
+    (fields("network", rows=26), "says its output is 12 x 11 x 8"),
+    (fields("network", channels=4), "channels is 4"),
+    (fields("network", outputs=8), "there are 7 labels for 8 outputs"),
+    (fields("network", outputs=0), "outputs is 0"),
+    (fields("network", flags=2), "flags is 2"),
+    (fields("network", formation=3), "formation is 3"),
+    (fields("network", formation=1, picture_rows=30, picture_cols=30), "mean picture is missing"),
+    (fields("network", formation=1, picture_rows=3, picture_cols=30), "picture_rows is 3"),
+    (fields("network", formation=1, picture_rows=65536, picture_cols=65536), "picture's size"),
+    (fields("network", crop_padding=-1), "crop_padding is -1"),
+    (fields("network", channel_order=2), "channel_order is 2"),
+    (fields("network", channel_mean=[float("nan"), 0, 0, 0]), "mean or scale"),
+    (fields("network", channel_scale=[0, float("inf"), 0, 0]), "mean or scale"),
+    (fields("network", scan_layer=3), "-1 without ccv's picture formation"),
+    (fields("network", scan_layer=-2), "scan_layer is -2"),
+    (fields("network", scan_layer=14), "scan_layer is 14"),
+    (fields("network", default_patches=2), "default_patches is 2"),
+    (fields("network", default_patches=10), "default_patches is 10"),
+    (fields("network", reserved=[0] * 11 + [1]), "reserved"),
+]
+LAYERS = [
+    (fields("layer", 0, op=0), "its operation is 0"),
+    (fields("layer", 0, op=12), "its operation is 12"),
+    (fields("layer", 0, activation=3), "its activation is 3"),
+    (fields("layer", 4, activation=1), "0 for this operation"),
+    (fields("layer", 0, input_count=0), "the number of its inputs is 0"),
+    (fields("layer", 0, input_count=2), "the number of its inputs is 2"),
+    (fields("layer", 3, input_count=1), "the number of its inputs is 1"),
+    (fields("layer", 7, input_count=9), "the number of its inputs is 9"),
+    (fields("layer", 7, input_count=2), "says its output is 6 x 11 x 24"),
+    (fields("layer", 0, inputs=[0]), "an input is 0"),
+    (fields("layer", 1, inputs=[-2]), "an input is -2"),
+    (fields("layer", 1, inputs=[1000]), "an input is 1000"),
+    (fields("layer", 3, inputs=[-1, 2]), "its two inputs differ in shape"),
+    (fields("layer", 7, inputs=[5, 4, 5]), "differ in rows or columns"),
+    (fields("layer", 0, rows=13), "says its output is 13 x 11 x 8, but its inputs make it 12 x 11 x 8"),
+    (fields("layer", 0, channels=0), "an output of 12 x 11 x 0"),
+    (fields("layer", 0, channels=9), "its weights fill"),
+    (fields("layer", 0, kernel_rows=0), "a kernel's side is 0"),
+    (fields("layer", 0, kernel_cols=65537), "a kernel's side is 65537"),
+    (fields("layer", 0, kernel_rows=60), "larger than its padded input"),
+    (fields("layer", 0, stride_rows=0), "a stride is 0"),
+    (fields("layer", 0, stride_cols=-1), "a stride is -1"),
+    (fields("layer", 0, pad_top=-1), "a padding is -1"),
+    (fields("layer", 0, pad_top=3), "a padding is 3"),
+    (fields("layer", 5, pad_right=2), "a padding is 2"),
+    (fields("layer", 0, pad_right=0x7FFFFFFF), "a padding is 2147483647"),
+    (fields("layer", 0, groups=0), "its number of groups is 0"),
+    (fields("layer", 0, groups=2), "its groups do not divide the input channels"),
+    (fields("layer", 1, groups=3), "a divisor of its channels"),
+    (fields("layer", 4, groups=5), "a divisor of its channels"),
+    (fields("layer", 4, size=0), "its window is 0"),
+    (fields("layer", 4, kappa=float("nan")), "finiteness"),
+    (fields("layer", 4, kappa=0.0), "the sign of kappa"),
+    (fields("layer", 8, begin=-1), "takes channels that its input does not have"),
+    (fields("layer", 8, begin=0x7FFFFFFF), "takes channels that its input does not have"),
+    (fields("layer", 8, begin=20), "takes channels that its input does not have"),
+    (fields("layer", 0, weight_dtype=0), "its weights' data type is 0"),
+    (fields("layer", 0, weight_dtype=6), "its weights' data type is 6"),
+    (fields("layer", 0, weight_dtype=2), "data type 1, not 2 as the layer says"),
+    (fields("layer", 0, codebook_entries=3), "0 beside float weights"),
+    (fields("layer", 3, weight_dtype=1), "0 for an operation without weights"),
+    (fields("layer", 2, codebook_dtype=3), "its codebook's data type is 3"),
+    (fields("layer", 2, codebook_entries=0), "the size of its codebook is 0"),
+    (fields("layer", 2, codebook_entries=17), "the size of its codebook is 17"),
+    (fields("layer", 2, codebook_entries=15), "its codebook entries fill 32 bytes"),
+    (fields("layer", 0, reserved=[1]), "a reserved word is 1"),
+    (fields("layer", 0, name=b"x" * 64), "its name is not clean UTF-8"),
+    (fields("layer", 0, name=b"\x1b[31m"), "its name is not clean UTF-8"),
+    (fields("layer", 0, name=b"\xff"), "its name is not clean UTF-8"),
+]
+TEXTS = [
+    (lambda i: i.grow("META", b"[]"), "no JSON object"),
+    (lambda i: i.grow("META", b"{"), "no JSON object"),
+    (lambda i: i.grow("META", b'{"name":"x"}{}'), "no JSON object"),
+    (lambda i: i.grow("META", b'{"name":"x",}'), "no JSON object"),
+    (lambda i: i.grow("META", b'{"name":"\xff"}'), "no JSON object"),
+    (lambda i: i.grow("META", b'{"name":"\\ud800"}'), "no JSON object"),
+    (lambda i: i.grow("META", b'{"name":01}'), "no JSON object"),
+    (lambda i: i.grow("META", b'{"name":"x","y":' + b"[" * 100 + b"]" * 100 + b"}"), "no JSON object"),
+    (lambda i: i.grow("META", b"{" + b'"a":{' * 100000), "no JSON object"),
+    (lambda i: i.grow("META", b"{}"), "has no name"),
+    (lambda i: i.grow("META", b'{"name":7}'), "has no name"),
+    (lambda i: i.grow("META", b'{"name":"\\u001b[31m"}'), "control characters"),
+    (lambda i: i.grow("META", b'{"other":{"name":"x"}}'), "has no name"),
+    (lambda i: i.grow("META", b" " * ((1 << 20) + 1)), "missing or over 1 MiB"),
+    (lambda i: i.grow("LABELS", b"n1\tone\n" * 6), "there are 6 labels for 7 outputs"),
+    (lambda i: i.grow("LABELS", b"n1\tone\n" * 8), "more labels than the 7 outputs"),
+    (lambda i: i.grow("LABELS", b"n1\tone\n" * 6 + b"n1\tone"), "label 6 is not"),
+    (lambda i: i.grow("LABELS", b"n1 one\n" * 7), "label 0 is not"),
+    (lambda i: i.grow("LABELS", b"\tone\n" * 7), "label 0 is not"),
+    (lambda i: i.grow("LABELS", b"n1\tone\ttwo\n" * 7), "label 0 is not"),
+    (lambda i: i.grow("LABELS", b"n1\t\x1b[31m\n" * 7), "not clean UTF-8"),
+    (lambda i: i.grow("LABELS", b"n1\t\x00\n" * 7), "not clean UTF-8"),
+]
+LATE = [  # what only `verify` sees
+    (lambda i: i.put("BIAS", np.float32(np.nan).tobytes(), 0), "number 0 of its biases is not finite"),
+    (lambda i: i.put("SCALE", np.float32(np.inf).tobytes(), 0), "number 0 of its scales is not finite"),
+    (lambda i: i.put("WEIGHTS", np.array([0, np.nan], "<f4").tobytes(), 0), "number 1 of its weights is not finite"),
+    (lambda i: i.put("WEIGHTS", np.array([0, 0, np.inf], "<f2").tobytes(), 1), "number 2 of its weights is not finite"),
+    (lambda i: i.put("CODEBOOK", np.full(16, np.nan, "<f2").tobytes(), 2), "of its codebook is not finite"),
+    (lambda i: i.put("WEIGHTS", b"\x00\xc9", 12), "has index 201, but the codebook has 200 entries"),
+    (lambda i: i.put("WEIGHTS", b"\x03", 14), "weight 0 of output 0 has index 3, but the codebook has 3 entries"),
+    (lambda i: i.data.__setitem__(i.section("META").offset + i.section("META").bytes, 1), "belongs to no section"),
+]
+
+
+@pytest.mark.parametrize(("change", "message"), HEADER + SECTIONS + NETWORK + LAYERS + TEXTS)
+def test_fields_that_cannot_be(klaus: Klaus, models: Models, tmp_path: Path, change: Change, message: str) -> None:
+    image = PackedImage(models["every_op"].read_bytes())
+    change(image)
+    path = tmp_path / "damaged.klaus"
+    path.write_bytes(image.sign().data)
+    for command in (["verify", path], ["info", "--plan", "--model", path]):
+        said = klaus(*command, code=2)
+        assert message in said.stderr
+        assert str(path) in said.stderr
+
+
+@pytest.mark.parametrize(("change", "message"), LATE)
+def test_bytes_that_only_verify_reads(
+    klaus: Klaus, models: Models, tmp_path: Path, change: Change, message: str
+) -> None:
+    image = PackedImage(models["every_op"].read_bytes())
+    change(image)
+    path = tmp_path / "damaged.klaus"
+    path.write_bytes(image.sign().data)
+    said = klaus("verify", path, code=1)
+    assert said.one("verify")["ok"] is False
+    assert message in said.stderr
+    klaus("info", "--plan", "--model", path)
+    done = klaus("bench", "--model", path, "--runs", 1, code=None)  # the answers may be finite for all that
+    assert done.of("load")
+    assert done.code in (0, 1)
+
+
+def test_scan_layers_that_cannot_be(klaus: Klaus, models: Models, tmp_path: Path) -> None:
+    for change, message in (
+        (fields("layer", 2, inputs=[0]), "must be the scan layer or one behind it"),
+        (fields("layer", 1, inputs=[-1], kernel_rows=1), "must be the layer before it, up to the scan layer"),
+        (fields("network", scan_layer=4), "conv, pool, LRN or activation up to the scan layer"),
+        (section("MEAN", bytes=12), "the mean picture has 12 bytes"),
+        (fields("network", formation=0), "-1 without ccv's picture formation"),
+    ):
+        image = PackedImage(models["scanned"].read_bytes())
+        change(image)
+        path = tmp_path / "damaged.klaus"
+        path.write_bytes(image.sign().data)
+        said = klaus("verify", path, code=2)
+        assert message in said.stderr or "says its output is" in said.stderr, said.stderr
+
+
+def test_cut_files(klaus: Klaus, models: Models, tmp_path: Path) -> None:
+    data = models["every_op"].read_bytes()
+    path = tmp_path / "cut.klaus"
+    for length in (0, 1, 7, 8, 63, 64, 65, 95, 96, 1000, len(data) // 2, len(data) - 1):
+        path.write_bytes(data[:length])
+        assert str(path) in klaus("verify", path, code=2).stderr
+        if length >= 64:  # with a header that fits
+            image = PackedImage(data[:length])
+            image.header.file_bytes = length
+            path.write_bytes(image.sign().data)
+            klaus("verify", path, code=2)
+    path.write_bytes(data + b"\0")
+    assert "was cut or changed" in klaus("verify", path, code=2).stderr
+    path.write_bytes(data + bytes(1 << 20))
+    assert "was cut or changed" in klaus("verify", path, code=2).stderr
+
+
+def test_a_model_larger_than_memory(klaus: Klaus, tmp_path: Path) -> None:
+    """Activations of 1 GiB each that are all needed at once, a few more than this computer holds."""
+    side = 16384
+    count = klaus("info").one("info")["memory_bytes"] // (4 * side * side) + 2
+    layers: list[Layer] = [Softmax(f"softmax {index}", (-1,)) for index in range(count)]
+    layers.append(Add("sum", (0, 1)))
+    layers += [Add(f"sum {index}", (count + index - 2, index)) for index in range(2, count)]
+    layers.append(GlobalPool("pool", (len(layers) - 1,)))
+    model = Model("huge", (side, side, 1), tuple(layers), None, (), Provenance("none", "none", "none"))
+    path = pack.pack(model, tmp_path / "huge.klaus")
+    assert path.stat().st_size < 1 << 20
+    klaus("verify", path)
+    said = klaus("bench", "--model", path, code=2)
+    assert re.search(r"\d+ MB of memory are needed, \d+ MB are available", said.stderr)
+
+
+def _sanitized(root: Path, out: Path) -> list[str]:
+    """loader_fuzz.c and the library's sources as one program, with the sanitizers that the compiler has."""
+    toolchain = detect.toolchain_for(load_targets()["host"])
+    sources = [
+        path
+        for path in sorted((root / "kernels").rglob("*.c"))
+        if path.parent.name not in ("program", "check")
+        and not path.stem.startswith("check_")
+        and "_neon" not in path.stem
+        and not path.stem.endswith("_linux" if toolchain.platform == "apple" else "_apple")
+    ]
+    flags = ["-std=c11", "-O1", "-g", "-D_GNU_SOURCE", "-ffp-contract=off", "-Ikernels/include", "-Ikernels"]
+    trap = ["-fsanitize=undefined", "-fno-sanitize-recover=all", "-fsanitize-trap=undefined"]
+    address = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-DKLAUS_ADDRESS_SANITIZER"]
+    program = out / "loader_fuzz"
+    for sanitizers in (address, trap, []):
+        argv = [*toolchain.compiler, *flags, *sanitizers, *map(str, sources), str(HERE / "loader_fuzz.c")]
+        done = subprocess.run(
+            [*argv, "-o", str(program), "-lm", "-lpthread"], cwd=root, capture_output=True, timeout=600, check=False
+        )
+        # A compiler may accept the flags and lack the library, which shows when the program starts.
+        if done.returncode == 0 and subprocess.run([program], check=False, capture_output=True).returncode == 2:
+            return [str(program)]
+    pytest.fail(done.stderr.decode())
+
+
+@pytest.fixture(scope="session")
+def fuzzer(root: Path, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    return _sanitized(root, tmp_path_factory.mktemp("fuzz"))
+
+
+@pytest.mark.parametrize(
+    ("name", "cases"), [("every_op", 1500), ("scanned", 700), ("softmax", 1500), ("a-depth8-index", 200)]
+)
+def test_random_damage(fuzzer: list[str], models: Models, name: str, cases: int) -> None:
+    """Flipped bits, hostile words, swapped sections, cut ends: refused, or run without touching foreign memory."""
+    done = subprocess.run(
+        [*fuzzer, models[name], str(cases), "1"],
+        capture_output=True,
+        text=True,
+        timeout=500,
+        check=False,
+        env={**os.environ, "ASAN_OPTIONS": "allocator_may_return_null=1"},
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
+    counts = dict(zip(*[iter(done.stdout.split())] * 2, strict=True))
+    assert int(counts["cases"]) == cases
+    assert cases // 20 < int(counts["opened"]) < cases // 2  # neither all refused nor all harmless
+    assert int(counts["ran"]) > cases // 40
