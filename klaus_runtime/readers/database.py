@@ -51,7 +51,7 @@ def open_database(path: Path) -> Iterator[sqlite3.Connection]:
         db.execute("PRAGMA trusted_schema = OFF")
         db.execute("PRAGMA cell_size_check = ON")
         yield db
-    except sqlite3.Error as error:
+    except (sqlite3.Error, UnicodeDecodeError, MemoryError) as error:  # its own messages quote damaged names
         raise InputError(f"{path} is damaged or not a network: sqlite says {ascii(str(error))[1:-1]}") from error
     except InputError as error:
         raise InputError(_named(path, str(error))) from error

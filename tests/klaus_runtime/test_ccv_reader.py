@@ -223,6 +223,15 @@ def test_truncated_files_are_refused(tmp_path: Path) -> None:
             ccv.read(path)
 
 
+def test_damage_that_sqlite_quotes_in_its_message(tmp_path: Path) -> None:
+    path = changed(tmp_path)
+    data = path.read_bytes()
+    assert data.count(b"CREATE TABLE layer_data") == 1
+    path.write_bytes(data.replace(b"CREATE TABLE layer_data", b"CREATE TABLE l\xff\xfe( \xff("))
+    with pytest.raises(InputError, match="damaged or not a network"):
+        ccv.read(path)
+
+
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(flips=st.lists(st.tuples(st.integers(0, 28_671), st.integers(0, 7)), min_size=1, max_size=40))
 def test_flipped_bits_do_no_harm(tmp_path: Path, flips: list[tuple[int, int]]) -> None:
