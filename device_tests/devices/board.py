@@ -148,6 +148,7 @@ class BoardDevice:
                     os.killpg(qemu.pid, signal.SIGKILL)
                 qemu.wait()
             self._console.unlink(missing_ok=True)
+            self._words.unlink(missing_ok=True)
 
     def run(
         self, argv: Sequence[str], *, timeout_s: float, on_stdout: Callable[[bytes], None] | None = None
@@ -197,14 +198,15 @@ class BoardDevice:
         for last in (False,) * (_PORT_TRIES - 1) + (True,):
             port = _free_port()
             self._console = folder.resolve() / f"{self.name}.{port}.console"
-            self._console.write_bytes(b"")
-            self._qemu = subprocess.Popen(
-                ["sh", "-c", _GUARD, "sh", *self.boot_command(image, port, self._console)],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.PIPE,
-                start_new_session=True,
-            )
+            self._console.write_bytes(b"")  # the board may say things before we look, and after
+            with self._words.open("wb") as words:
+                self._qemu = subprocess.Popen(
+                    ["sh", "-c", _GUARD, "sh", *self.boot_command(image, port, self._console)],
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.DEVNULL,
+                    stderr=words,
+                    start_new_session=True,
+                )
             if self._wait_up(deadline, timeout_s, retry=not last):
                 break
         endpoint = Endpoint(
@@ -224,8 +226,7 @@ class BoardDevice:
         assert self._qemu is not None
         while _UP not in self._console.read_bytes():
             if not self._running():
-                assert self._qemu.stderr is not None
-                said = self._qemu.stderr.read()
+                said = self._words.read_bytes()
                 if retry and b"host forwarding" in said:
                     self.close()
                     return False
@@ -240,6 +241,11 @@ class BoardDevice:
                 )
             time.sleep(0.05)
         return True
+
+    @property
+    def _words(self) -> Path:
+        """Where qemu's own messages go."""
+        return self._console.with_suffix(".stderr")
 
     def _running(self) -> bool:
         return self._qemu is not None and self._qemu.poll() is None

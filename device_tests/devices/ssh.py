@@ -18,8 +18,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
-import paramiko
-
 from device_tests.devices.base import Completed
 from device_tests.devices.spec import DeviceSpec, Key, OfferedKey, check_remote_path, remote_below
 from device_tests.devices.ssh_login import CONNECT_S, Endpoint, check_pin, fingerprint, handshake, log_in, verified
@@ -116,7 +114,6 @@ class SshDevice:
         self._name, self._kind, self._target, self._root, self._emulated = name, kind, target, root, emulated
         self._limits = limits or Limits()
         self._session: Session | None = None
-        self._has_sftp = True  # until the server says no
 
     @property
     def name(self) -> str:
@@ -163,7 +160,7 @@ class SshDevice:
             transport.close()
             raise
         transport.set_keepalive(15)
-        self._session, self._has_sftp = Session(self.name, transport), True
+        self._session = Session(self.name, transport)
         try:
             self._own_root()
         except BaseException:
@@ -264,10 +261,10 @@ class SshDevice:
         """Writes a local file under a temporary name."""
         size = os.fstat(source.fileno()).st_size
         with self._connected().guarded(timeout_s, f"copying to {part}") as transport:
-            sftp = self._sftp(transport)
+            sftp = self._connected().sftp()
             if sftp is not None:
                 try:
-                    with contextlib.closing(sftp), sftp.open(part, "wb") as sink:
+                    with sftp.open(part, "wb") as sink:
                         sink.set_pipelined(True)
                         while piece := source.read(_CHUNK):
                             sink.write(piece)
@@ -286,11 +283,11 @@ class SshDevice:
 
     def _download(self, remote: str, sink: BinaryIO, deadline: float, timeout_s: float) -> None:
         """Reads a remote file."""
-        with self._connected().guarded(timeout_s, f"copying {remote}") as transport:
-            sftp = self._sftp(transport)
+        with self._connected().guarded(timeout_s, f"copying {remote}"):
+            sftp = self._connected().sftp()
             if sftp is not None:
                 try:
-                    with contextlib.closing(sftp), sftp.open(remote, "rb") as source:
+                    with sftp.open(remote, "rb") as source:
                         expected = source.stat().st_size or 0
                         if not stat.S_ISREG(source.stat().st_mode or 0) or expected > GET_BYTES:
                             raise DeviceError(f"{self.name}: {remote} is no file of at most {GET_BYTES} bytes")
@@ -318,19 +315,6 @@ class SshDevice:
         status, stderr = self._connected().exec(["sh", "-c", script, "sh", remote], _left(deadline), stdout=take)
         if status != 0:
             raise DeviceError(f"{self.name}: cannot read {remote}: {printable(stderr) or 'there is no such file'}")
-
-    def _sftp(self, transport: paramiko.Transport) -> paramiko.SFTPClient | None:
-        """A client, or None where the server has no SFTP (then it is not asked again)."""
-        if not self._has_sftp:
-            return None
-        try:
-            sftp = paramiko.SFTPClient.from_transport(transport)
-        except (paramiko.SSHException, EOFError, OSError):
-            if not transport.is_active():
-                raise
-            sftp = None
-        self._has_sftp = sftp is not None
-        return sftp
 
     def _copy_error(self, what: str, folder: str, size: int, stderr: bytes = b"") -> DeviceError:
         """A NoSpaceError where the device's disk is full, else a DeviceError."""

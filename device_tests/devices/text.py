@@ -13,16 +13,19 @@ from device_tests.errors import DeviceError
 _UNSAFE_CATEGORIES = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
 
 
+def escaped(text: str) -> str:
+    """The text with every unsafe character shown as an escape; safe text comes back as it is."""
+    return "".join(
+        ch.encode("unicode_escape").decode("ascii") if unicodedata.category(ch) in _UNSAFE_CATEGORIES else ch
+        for ch in text
+    )
+
+
 def printable(text: str | bytes, limit: int = 400) -> str:
-    """One line of at most about `limit` characters in which every unsafe character is shown as an escape."""
+    """One line for a message: escaped, of at most about `limit` characters, blanks at its ends left out."""
     if isinstance(text, bytes):
         text = text[: 4 * limit].decode("utf-8", "backslashreplace")
-    cut = len(text) > limit
-    safe = "".join(
-        ch.encode("unicode_escape").decode("ascii") if unicodedata.category(ch) in _UNSAFE_CATEGORIES else ch
-        for ch in text[:limit].strip()
-    )
-    return safe + (" …" if cut else "")
+    return escaped(text[:limit].strip()) + (" …" if len(text) > limit else "")
 
 
 def tail(text: bytes, lines: int = 12, limit: int = 200) -> str:

@@ -22,6 +22,7 @@ from paramiko.common import (
     OPEN_FAILED_ADMINISTRATIVELY_PROHIBITED,
     OPEN_SUCCEEDED,
 )
+from paramiko.sftp import SFTP_FAILURE
 
 LEGACY_KEX = ("diffie-hellman-group14-sha1",)
 
@@ -218,5 +219,6 @@ class _Handle(paramiko.SFTPHandle):
         limit = self._behaviour.drop_upload_after_bytes
         if limit is not None and offset + len(data) > limit:
             self._transport.sock.close()
-        result: int = super().write(offset, data)
-        return result
+            self.close()
+            return SFTP_FAILURE
+        return int(super().write(offset, data))
