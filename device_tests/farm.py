@@ -18,6 +18,7 @@ from threading import Event
 import device_tests
 from device_tests.errors import DeviceError
 from device_tests.plan import Job
+from device_tests.processes import descendants, end_all
 from device_tests.wire import Begin, Doing, Finished, Message, Planned, Reader, TestName, WireError
 from reports.record import Record, Status, clip, now
 
@@ -216,17 +217,21 @@ def _take(state: JobState, message: Message, take: Callable[[Record], None]) -> 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
     """The subprocess and its children are gone when this returns; it gets time to close its device."""
+    children: list[int] = []
     if process.poll() is None:
         try:
             process.wait(timeout=0.5)
         except subprocess.TimeoutExpired:
             with suppress(ProcessLookupError):
                 process.terminate()
-            with suppress(subprocess.TimeoutExpired):
+            try:
                 process.wait(timeout=GRACE_S)
+            except subprocess.TimeoutExpired:
+                children = descendants(process.pid)
     with suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
+    end_all(children)
 
 
 def _explain(state: JobState, status: int, log: Path) -> None:

@@ -12,7 +12,7 @@ from datetime import datetime
 from reports.compare import Change, last_change
 from reports.record import METRICS, Attribute, Record, Status
 from reports.stats import PERCENTILE_SAMPLES, Summary, summarise
-from reports.verdict import Judgement, Verdict, exit_code, judge
+from reports.verdict import REPEATED, Judgement, Verdict, exit_code, judge
 from reports.words import NOTHING, amount, duration, share, signed_share, small
 
 SEEDED = "seeded: timing only"
@@ -207,7 +207,7 @@ _TIMES = (
 
 def _times(group: Sequence[Record]) -> Facts:
     lines = [
-        (name, timing(record.value or 0, summarise(record.samples) if record.samples else None))
+        (name, timing(record.value or 0, summarise(record.samples) if metric in REPEATED and record.samples else None))
         for metric, name in _TIMES
         for record in _measured(group, metric)[:1]
     ]
@@ -370,6 +370,8 @@ def _notes(records: Sequence[Record]) -> tuple[str, ...]:
     notes = []
     if any(record.emulated for record in records):
         notes.append(f"Times marked '{EMULATED}' come from an emulator: they say nothing about a device's speed.")
+    if any(record.kind == "qemu-user" and record.metric == "peak_resident_bytes" for record in records):
+        notes.append("Peak memory on a qemu-user device holds the emulator's own; a board's does not.")
     if any(record.metric == "model" and record.attributes.get("seeded") is True for record in records):
         notes.append(f"'{SEEDED}': weights come from a seed, so that model's answers mean nothing.")
     if any(METRICS[record.metric].unit == "ns" and len(record.samples) > 1 for record in records):

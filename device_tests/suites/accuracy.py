@@ -152,7 +152,7 @@ def _classify(
 
 def _emit_answer(context: Context, model: ModelPlan, read: Model, answer: Answer, probabilities: F32) -> None:
     names = [label.name for label in read.labels] or [f"class {number}" for number in range(probabilities.size)]
-    said = ", ".join(f"{names[top.id]} {100 * top.probability:.0f} %" for top in answer.top[:3])
+    said = ", ".join(f"{names[top.id].split(',')[0]} {100 * top.probability:.0f} %" for top in answer.top[:3])
     host = ", ".join(f"{number}" for number in np.argsort(-probabilities, kind="stable")[:TOP])
     context.emit(
         "photo",

@@ -20,11 +20,13 @@ from device_tests.devices.base import Device
 from device_tests.errors import DeviceError, HarnessError
 from device_tests.farm import JOB_FILE_VARIABLE, PIPE_VARIABLE
 from device_tests.plan import Job, ModelPlan
+from device_tests.processes import descendants, end_all
 from device_tests.suites.context import Context, Remote
 from klaus_runtime.errors import KlausError
 from reports.record import Attribute, Status, clip
 
 _CONTEXT = pytest.StashKey[Context]()
+_interrupted = threading.Event()
 _OUTCOME = pytest.StashKey[tuple[Status, str, int]]()
 
 
@@ -43,6 +45,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def _interrupt(number: int, frame: object) -> None:  # noqa: ARG001
+    _interrupted.set()
     raise KeyboardInterrupt  # pytest closes its fixtures then, and with them the device
 
 
@@ -56,9 +59,11 @@ def _end_with_the_run(descriptor: int) -> None:
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
-    """Says that this was the regular end."""
+    """Says that this was the regular end; after an interrupt, ends what may have been started in that very moment."""
     context = config.stash.get(_CONTEXT, None)
-    if context is not None:
+    if _interrupted.is_set():
+        end_all(descendants(os.getpid()))
+    elif context is not None:
         context.tell(wire.Finished())
 
 

@@ -68,9 +68,12 @@ class Context:
         self.tell(wire.Doing(text))
 
     def tell(self, message: wire.Message) -> None:
-        """Sends a message; no-op where no run listens."""
+        """Sends a message; no-op where no run listens, or none does any more: then the job is about to be ended."""
         if self.descriptor >= 0:
-            wire.write(self.descriptor, message)
+            try:
+                wire.write(self.descriptor, message)
+            except BrokenPipeError:
+                self.descriptor = -1
 
     @property
     def profile(self) -> Profile:

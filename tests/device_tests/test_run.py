@@ -1,0 +1,324 @@
+"""Whole runs: what devices, programs and harness processes do wrong costs their own records only."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import xml.etree.ElementTree as Xml
+from collections import Counter
+from pathlib import Path
+
+import jsonschema
+import numpy as np
+import pytest
+from PIL import Image
+from rich.console import Console
+
+import reports.record
+from device_tests import run
+from device_tests.devices.spec import DeviceSpec
+from device_tests.errors import InventoryError, SetupError
+from device_tests.plan import RunPlan
+from device_tests.run import RunResult, run_suites
+from reports import journal
+from reports.formats.console import print_page
+from reports.record import Record, Status
+from tests.device_tests.small_net import LABELS, build_of, fake_device, plan_of, small_plan
+from tests.device_tests.stand_in import write_stand_in
+
+
+def quiet(plan: RunPlan) -> RunResult:
+    return run_suites(plan, console=Console(file=io.StringIO(), width=200), draw=False)
+
+
+def of(result: RunResult, device: str, metric: str = "test") -> list[Record]:
+    return [record for record in result.records if record.device == device and record.metric == metric]
+
+
+def statuses(result: RunResult, device: str) -> dict[str, int]:
+    return dict(Counter(record.status.value for record in of(result, device)))
+
+
+def value(result: RunResult, metric: str, device: str = "one") -> float:
+    (record,) = of(result, device, metric)
+    assert record.value is not None
+    return record.value
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """Three folders WNID of a photo each: 120 photos would be too slow here."""
+    return make_photos(tmp_path / "photos", 3)
+
+
+def make_photos(folder: Path, count: int) -> Path:
+    random = np.random.default_rng(0)
+    for number in range(count):
+        place = folder / LABELS[number % 3].id
+        place.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(random.integers(0, 256, (20, 24, 3), np.uint8)).save(place / f"{number}.PNG")
+    return folder
+
+
+def test_a_run_leaves_journal_and_reports(tmp_path: Path) -> None:
+    plan = plan_of(tmp_path, write_stand_in(tmp_path / "klaus-run"))
+    result = quiet(plan)
+    assert result.exit_code == 0
+    assert statuses(result, "one") == {"PASS": 5, "SKIP": 1}
+    assert journal.read(result.folder / journal.NAME) == list(result.records)
+    schema = json.loads((Path(reports.record.__file__).parent / "record.schema.json").read_text())
+    for line in (result.folder / journal.NAME).read_text().splitlines():
+        jsonschema.validate(json.loads(line), schema)
+    assert value(result, "layer_error") <= 1e-5
+    assert value(result, "fused_error") <= 1e-5
+    assert value(result, "top5_agreement") == 7
+    assert len(of(result, "one", "pass_ns")[0].samples) == 3  # quick, as the device is emulated
+    assert {r.subject for r in result.records if r.metric == "photo" and r.device is None} >= {"chelsea", "china"}
+    text = (result.folder / "report.md").read_text()
+    assert "as expected" in text
+    assert "\x1b" not in text
+    assert "as host" in text
+    Xml.parse(result.folder / "junit.xml")
+    assert (result.folder / "logs" / "one.log").exists()
+
+    again = quiet(plan)
+    (sent,) = of(again, "one", "sent_bytes")
+    assert sent.value == 0  # nothing is sent twice
+    assert f"since {result.folder.name}" in (again.folder / "report.md").read_text().replace("\\", "")
+
+
+def test_a_seeded_model_is_timed_and_nothing_is_claimed(tmp_path: Path) -> None:
+    models = (small_plan(tmp_path, seeded=True),)
+    result = quiet(plan_of(tmp_path, write_stand_in(tmp_path / "klaus-run"), models=models))
+    assert result.exit_code == 0
+    assert value(result, "top5_agreement") == 1
+    assert not of(result, "one", "demo")
+    assert not of(result, "one", "top1")
+    assert "seeded: timing only" in (result.folder / "report.md").read_text()
+
+
+def test_one_device_dies_in_the_middle_and_the_other_goes_on(tmp_path: Path) -> None:
+    devices = [fake_device(tmp_path), fake_device(tmp_path, "two", "reboot@9")]
+    result = quiet(plan_of(tmp_path, write_stand_in(tmp_path / "klaus-run"), *devices))
+    assert result.exit_code == 4
+    assert statuses(result, "one") == {"PASS": 5, "SKIP": 1}
+    found = statuses(result, "two")
+    assert found["ERROR"] == 1
+    assert found["PASS"] >= 1
+    assert found["MISS"] >= 1
+    assert sum(found.values()) == 6
+    (error,) = [record for record in of(result, "two") if record.status is Status.ERROR]
+    assert "two: the device went away" in error.message
+    assert all("lost" in r.message for r in of(result, "two") if r.status is Status.MISS)
+
+
+@pytest.mark.parametrize(
+    ("fault", "said"), [("refuse", "refused"), ("hostkey", "SHA256"), ("full", "no room"), ("drop-put", "lost")]
+)
+def test_a_device_that_cannot_be_used(tmp_path: Path, fault: str, said: str) -> None:
+    result = quiet(
+        plan_of(
+            tmp_path, write_stand_in(tmp_path / "klaus-run"), fake_device(tmp_path, faults=fault), suites=("timing",)
+        )
+    )
+    assert result.exit_code == 4
+    first = of(result, "one")[0]
+    assert first.status is Status.ERROR
+    assert said in first.message
+
+
+def test_kill_minus_nine_of_the_harness_process(tmp_path: Path) -> None:
+    result = quiet(plan_of(tmp_path, write_stand_in(tmp_path / "klaus-run", "classify:kill-harness")))
+    assert result.exit_code == 4
+    assert statuses(result, "one") == {"PASS": 4, "SKIP": 1, "MISS": 1}
+    (job,) = of(result, "one", "device_job")
+    assert "SIGKILL" in job.message
+    assert "one.log" in job.message
+    assert of(result, "one")[-1].message == "ended in the middle"
+    assert journal.read(result.folder / journal.NAME) == list(result.records)
+
+
+def test_a_hang_ends_at_the_deadline(tmp_path: Path) -> None:
+    program = write_stand_in(tmp_path / "klaus-run", "bench:hang")
+    started = time.monotonic()
+    result = quiet(plan_of(tmp_path, program, suites=("conformance", "timing"), job_timeout_s=8))
+    assert time.monotonic() - started < 40
+    assert result.exit_code == 4
+    assert statuses(result, "one") == {"PASS": 2, "MISS": 2}
+    (job,) = of(result, "one", "device_job")
+    assert "more than 8 s" in job.message
+    assert "timing, test_passes" in job.message
+
+
+@pytest.mark.parametrize(
+    ("fault", "suite", "said"),
+    [
+        ("wrong-kernel", "conformance", "klaus_lrn_f32_ref"),
+        ("wrong-layer", "agreement", "layer"),
+        ("wrong-answers", "accuracy", "otherwise than on the host"),
+        ("bench:die", "timing", "SIGKILL"),
+        ("verify:hostile", "conformance", "broke its contract"),
+        ("verify:hostile-stderr", "conformance", "exit status 5"),
+    ],
+)
+def test_a_wrong_program_fails_and_says_nothing_to_a_terminal(
+    tmp_path: Path, fault: str, suite: str, said: str
+) -> None:
+    result = quiet(plan_of(tmp_path, write_stand_in(tmp_path / "klaus-run", fault), suites=(suite,)))
+    assert result.exit_code == 1
+    failed = [record for record in of(result, "one") if record.status is Status.FAIL]
+    assert any(said in record.message for record in failed), [record.message for record in failed]
+    screen = io.StringIO()
+    print_page(run.write_reports(result.folder), Console(file=screen, width=140, color_system=None))
+    for text in (
+        screen.getvalue(),
+        (result.folder / "report.md").read_text(),
+        (result.folder / "junit.xml").read_text(),
+    ):
+        assert "\x1b" not in text
+        assert "\x07" not in text
+
+
+def test_accuracy_is_claimed_from_a_hundred_photos_on(tmp_path: Path, photos: Path) -> None:
+    program = write_stand_in(tmp_path / "klaus-run")
+    few = quiet(plan_of(tmp_path, program, photos=photos, suites=("accuracy",)))
+    assert few.exit_code == 0
+    assert value(few, "demo") <= 3
+    assert not of(few, "one", "top1")
+    many = quiet(plan_of(tmp_path, program, photos=make_photos(tmp_path / "many", 100), suites=("accuracy",)))
+    assert many.exit_code == 0
+    (top5,) = of(many, "one", "top5")
+    assert top5.attributes["photos"] == 100
+    assert isinstance(top5.attributes["low"], float)
+    assert "of 100 photos" in (many.folder / "report.md").read_text()
+
+
+def test_photos_of_unknown_classes_are_named(tmp_path: Path) -> None:
+    folder = tmp_path / "photos" / "n12345678"
+    folder.mkdir(parents=True)
+    Image.new("RGB", (20, 20)).save(folder / "x.jpg")
+    plan = plan_of(tmp_path, write_stand_in(tmp_path / "klaus-run"), photos=folder.parent, suites=("accuracy",))
+    result = quiet(plan)
+    assert result.exit_code == 2
+    assert "n12345678" in of(result, "one")[0].message
+
+
+def test_an_empty_folder_of_photos_ends_the_run_before_it_begins(tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    with pytest.raises(InventoryError, match="photos"):
+        quiet(plan_of(tmp_path, write_stand_in(tmp_path / "klaus-run"), photos=tmp_path / "photos"))
+    assert not (tmp_path / "results").exists()
+
+
+def test_no_build_for_a_device_costs_that_device(tmp_path: Path) -> None:
+    devices = [fake_device(tmp_path), fake_device(tmp_path, "two", target="ios")]
+    result = quiet(plan_of(tmp_path, write_stand_in(tmp_path / "klaus-run"), *devices, suites=("conformance",)))
+    assert result.exit_code == 2
+    assert statuses(result, "one") == {"PASS": 2}
+    assert "--target ios" in of(result, "two", "device_job")[0].message
+
+
+def test_a_device_does_one_job_at_a_time(tmp_path: Path) -> None:
+    plan = plan_of(tmp_path, write_stand_in(tmp_path / "klaus-run", "verify:hang"), suites=("conformance",))
+    script = (
+        "import sys; from pathlib import Path\n"
+        "from tests.device_tests.small_net import *; from device_tests.run import run_suites\n"
+        "run_suites(plan_of(Path(sys.argv[1]), Path(sys.argv[1]) / 'klaus-run', suites=('conformance',)))\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent.parent)}
+    with subprocess.Popen(
+        [sys.executable, "-c", script, str(tmp_path)], stderr=subprocess.PIPE, env=environment
+    ) as first:
+        assert first.stderr is not None
+        assert b"test_kernels" in first.stderr.readline()
+        second = quiet(plan)
+        assert second.exit_code == 4
+        assert "another run" in of(second, "one", "device_job")[0].message
+        first.send_signal(signal.SIGINT)
+        assert first.wait(40) != 0
+    left = sorted((tmp_path / "results").glob("*/records.jsonl"))
+    assert len(left) == 2
+    interrupted = journal.read(left[0])  # what was measured before the interrupt is kept
+    assert any(record.metric == "test" and record.status is Status.PASS for record in interrupted)
+    assert quiet(plan_of(tmp_path, write_stand_in(tmp_path / "klaus-run"), suites=("conformance",))).exit_code == 0
+
+
+def test_a_killed_run_leaves_no_job_behind(tmp_path: Path) -> None:
+    write_stand_in(tmp_path / "klaus-run", "verify:hang")
+    script = (
+        "import sys; from pathlib import Path\n"
+        "from tests.device_tests.small_net import *; from device_tests.run import run_suites\n"
+        "run_suites(plan_of(Path(sys.argv[1]), Path(sys.argv[1]) / 'klaus-run', suites=('conformance',)))\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent.parent)}
+    with subprocess.Popen(
+        [sys.executable, "-c", script, str(tmp_path)], stderr=subprocess.PIPE, env=environment
+    ) as first:
+        assert first.stderr is not None
+        first.stderr.readline()
+        first.kill()
+    deadline = time.monotonic() + 30
+    while subprocess.run(["pgrep", "-f", f"{tmp_path}.*verify"], capture_output=True, check=False).returncode == 0:
+        assert time.monotonic() < deadline, "the device's program still runs"
+        time.sleep(0.3)
+    assert quiet(plan_of(tmp_path, write_stand_in(tmp_path / "klaus-run"), suites=("conformance",))).exit_code == 0
+
+
+def test_reports_are_drawn_again_from_the_journal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    result = quiet(plan_of(tmp_path, write_stand_in(tmp_path / "klaus-run"), suites=("conformance",)))
+    (result.folder / "report.md").unlink()
+    with (result.folder / journal.NAME).open("ab") as file:
+        file.write(b'{"torn')
+    assert run.redraw(tmp_path / "results") == 0
+    assert "klaus_lrn_f32_ref" in capsys.readouterr().out
+    assert (result.folder / "report.md").exists()
+    assert run.redraw(tmp_path / "results", result.folder.name) == 0
+    with pytest.raises(InventoryError, match="no run"):
+        run.redraw(tmp_path / "results", "yesterday")
+    with pytest.raises(InventoryError, match="no run is there yet"):
+        run.redraw(tmp_path / "elsewhere")
+
+
+def test_plans_that_make_no_sense(tmp_path: Path) -> None:
+    program = write_stand_in(tmp_path / "klaus-run")
+    with pytest.raises(InventoryError, match="not known"):
+        plan_of(tmp_path, program, suites=("speed",))
+    with pytest.raises(InventoryError, match="twice"):
+        plan_of(tmp_path, program, fake_device(tmp_path), fake_device(tmp_path))
+    with pytest.raises(InventoryError, match="needs a model"):
+        plan_of(tmp_path, program, models=())
+    with pytest.raises(InventoryError, match="needs a device"):
+        plan_of(tmp_path, program, devices=())
+    with pytest.raises(InventoryError, match="one name and scheme"):
+        plan_of(tmp_path, program, models=(small_plan(tmp_path), small_plan(tmp_path)))
+
+
+def test_results_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "results").write_text("a file")
+    with pytest.raises(SetupError, match="cannot be written"):
+        quiet(plan_of(tmp_path, write_stand_in(tmp_path / "klaus-run"), suites=("conformance",)))
+
+
+def test_the_real_program_on_this_computer_and_under_qemu(
+    tmp_path: Path, host_build: object, arm_build: object
+) -> None:
+    builds = {
+        target: build_of(build.program, target)  # type: ignore[attr-defined]
+        for target, build in (("host", host_build), ("linux-aarch64", arm_build))
+    }
+    devices = [
+        fake_device(tmp_path, "here"),
+        DeviceSpec("arm", "qemu-user", "linux-aarch64", {}, tmp_path / "cache"),
+    ]
+    result = quiet(plan_of(tmp_path, builds["host"].program, *devices, builds=builds))
+    for name in ("here", "arm"):
+        wrong = [r for r in result.records if r.status in (Status.FAIL, Status.ERROR, Status.MISS) and r.device == name]
+        assert not wrong, [record.message for record in wrong]
+        assert value(result, "top5_agreement", name) == 7
+        assert value(result, "layer_error", name) <= 1e-5
+    assert result.exit_code == 0

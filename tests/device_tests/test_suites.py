@@ -1,0 +1,107 @@
+"""The suites' own arithmetic, and the photos that they show."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from device_tests.errors import InventoryError
+from device_tests.photos import DEMO, Photo, demo_photos, folder_photos
+from device_tests.plan import Job
+from device_tests.program_records import TopClass
+from device_tests.suites.accuracy import NEAR, class_numbers, same_top
+from device_tests.suites.agreement import difference
+from klaus_runtime.images import read_picture
+from tests.device_tests.small_net import build_of, fake_device, small_net, small_plan
+
+
+def top(*pairs: tuple[int, float]) -> list[TopClass]:
+    return [TopClass(number, "", probability) for number, probability in pairs]
+
+
+PROBABILITIES = np.array([0.4, 0.3, 0.3 * (1 - NEAR / 2), 0.1, 0.05], np.float32)
+
+
+@pytest.mark.parametrize(
+    ("answer", "same"),
+    [
+        ([0, 1, 2], True),
+        ([0, 2, 1], True),  # nearer than NEAR: may swap
+        ([1, 0, 2], False),
+        ([0, 1, 3], False),
+        ([0, 1, 1], False),  # one class twice
+        ([0, 1, 5], False),  # outside the model's
+        ([0, 1, -1], False),
+    ],
+)
+def test_the_hosts_first_classes(answer: list[int], same: bool) -> None:
+    assert same_top(top(*((number, 0.3) for number in answer)), PROBABILITIES)[0] is same
+
+
+def test_the_largest_difference_of_a_probability() -> None:
+    assert same_top(top((0, 0.4), (1, 0.33)), PROBABILITIES)[1] == pytest.approx(0.1, rel=1e-5)
+
+
+def test_difference_is_of_the_layers_largest_value() -> None:
+    expected = np.array([[[1.0, -8.0]]], np.float32)
+    assert difference(expected, expected) == 0
+    assert difference(expected + np.float32(0.5), expected) == pytest.approx(0.0625)
+    assert difference(expected[:, :, :1], expected) == float("inf")
+    assert difference(np.full_like(expected, np.nan), expected) == float("inf")
+    assert difference(np.zeros((1, 1, 2), np.float32), np.zeros((1, 1, 2), np.float32)) == 0
+    assert difference(np.ones((1, 1, 2), np.float32), np.zeros((1, 1, 2), np.float32)) == float("inf")
+
+
+def test_classes_are_in_the_models_own_order() -> None:
+    photos = [Photo("x", DEMO[2].wnid, Path("x")), Photo("y", DEMO[0].wnid, Path("y"))]
+    assert class_numbers(small_net(), photos) == {DEMO[2].wnid: 2, DEMO[0].wnid: 0}
+    with pytest.raises(InventoryError, match="no class n99999999"):
+        class_numbers(small_net(), [Photo("x", "n99999999", Path("x"))])
+
+
+def test_a_job_comes_back_from_its_file(tmp_path: Path) -> None:
+    program = tmp_path / "klaus-run"
+    program.write_bytes(b"x")
+    job = Job(
+        run="r",
+        device=fake_device(tmp_path, faults="drop@3"),
+        build=build_of(program),
+        models=(small_plan(tmp_path),),
+        suites=("timing",),
+        profile="quick",
+        photos=tmp_path,
+        crop="none",
+        emulated=True,
+        work=tmp_path / "work",
+    )
+    assert Job.from_json(job.to_json()) == job
+
+
+def test_demo_photos_are_the_pinned_ones_with_their_credits() -> None:
+    photos = demo_photos()
+    assert [photo.name for photo in photos] == [photo.name for photo in DEMO]
+    for photo, pinned in zip(photos, DEMO, strict=True):
+        assert hashlib.sha256(photo.path.read_bytes()).hexdigest() == pinned.sha256
+        assert photo.author
+        assert photo.licence
+        assert photo.source.startswith("scikit-")
+        assert read_picture(photo.path).ndim == 3
+
+
+def test_a_damaged_photo_in_the_cache_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    wheels = demo_photos()[0].path.parent.parent / "models"
+    monkeypatch.setenv("KLAUS_CACHE", str(tmp_path))
+    (tmp_path / "models").symlink_to(wheels)
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "chelsea.png").write_bytes(b"damaged")
+    assert hashlib.sha256(demo_photos()[0].path.read_bytes()).hexdigest() == DEMO[0].sha256
+    assert demo_photos()[0].path == tmp_path / "photos" / "chelsea.png"
+
+
+def test_a_folder_without_photos_is_an_error(tmp_path: Path) -> None:
+    for folder in (tmp_path, tmp_path / "nowhere"):
+        with pytest.raises(InventoryError, match="photo"):
+            folder_photos(folder)
