@@ -2,18 +2,22 @@
  *
  * Input columns are walked from left to right. Each is loaded once and added into every output it belongs to; the
  * outputs under way, one for each kernel column that a stride covers, are registers. Columns outside the picture are
- * skipped; rows outside are read from four zeros. `kernel`, `stride` and `lines` are constants where it is inlined. */
+ * skipped; rows outside are read from four zeros. `kernel`, `stride`, `lines` and
+ * `plain` (no addend, no channels to leave out) are constants where it is inlined. */
 #ifndef KLAUS_OPS_DEPTHWISE_LINE_NEON_H
 #define KLAUS_OPS_DEPTHWISE_LINE_NEON_H
 #include "ops/depthwise/depthwise.h"
 #include "ops/neon.h"
 #include "ops/shape.h"
 
+/* For loops whose sums must end up in registers. */
+#define KLAUS_UNROLLED _Pragma("clang loop unroll(full)")
+
 #define KLAUS_DEPTHWISE_MOST_ROWS 5 /* input rows of a line or two */
 
-/* One block of four channels of one output: scaled, biased, limited. `done`: channels stored by the block before. */
-static inline void klaus_depthwise_store(float *output, const float *addend, float32x4_t value, klaus_limits limits,
-                                         int32_t done) {
+/* The rare output: with an addend, or of the last four channels, of which `done` were stored by the block before. */
+__attribute__((noinline)) static void klaus_depthwise_store(float *output, const float *addend, float32x4_t value,
+                                                            klaus_limits limits, int32_t done) {
     if (done == 0) {
         if (addend != NULL)
             value = vaddq_f32(value, vld1q_f32(addend));
@@ -36,7 +40,7 @@ static inline void klaus_depthwise_store(float *output, const float *addend, flo
 __attribute__((always_inline)) static inline void klaus_depthwise_line(const klaus_call *call, const float *packed,
                                                                        int64_t row, int32_t first, int32_t done,
                                                                        const int kernel, const int stride,
-                                                                       const int lines) {
+                                                                       const int lines, const bool plain) {
     static const float zeros[4];
     const klaus_shape *s = call->shape;
     const int rows = (lines - 1) * stride + kernel, under_way = (kernel + stride - 1) / stride;
@@ -59,40 +63,60 @@ __attribute__((always_inline)) static inline void klaus_depthwise_line(const kla
     float *output = (float *)call->output + row * s->out_cols * s->out_channels + first;
     const float *addend =
         s->has_addend ? (const float *)call->input[1] + row * s->out_cols * s->out_channels + first : NULL;
+    /* Of their own, as a store of a vector might change *s for all the compiler knows. */
+    const uint64_t in_cols = (uint64_t)s->in_cols, out_cols = (uint64_t)s->out_cols;
+    const int64_t out_step = s->out_channels, line_step = (int64_t)s->out_cols * s->out_channels;
     int64_t x = -s->pad_left, finished = 1 - under_way;
-    while (finished < s->out_cols) {
+    while (finished < (int64_t)out_cols) {
         /* In phase p the output that begins here is sum[p], the one before it sum[p - 1], ... in a ring. */
+        KLAUS_UNROLLED
         for (int phase = 0; phase < under_way; phase++) {
             for (int line = 0; line < lines; line++)
                 sum[line][phase] = vdupq_n_f32(0);
-            for (int column = 0; column < stride; column++, x++) {
-                if ((uint64_t)x >= (uint64_t)s->in_cols)
-                    continue;
-                for (int u = 0; u < rows; u++) {
-                    const float32x4_t value = vld1q_f32(input[u]);
-                    input[u] += step[u];
-                    for (int line = 0; line < lines; line++)
+            KLAUS_UNROLLED
+            for (int column = 0; column < stride; column++, x++)
+                if ((uint64_t)x < in_cols) {
+                    KLAUS_UNROLLED
+                    for (int u = 0; u < rows; u++) {
+                        const float32x4_t value = vld1q_f32(input[u]);
+                        input[u] += step[u];
+                        KLAUS_UNROLLED
+                        for (int line = 0; line < lines; line++)
+                            KLAUS_UNROLLED
                         for (int a = 0; a < under_way; a++) {
                             const int v = column + a * stride, w = u - line * stride;
-                            if (v < kernel && w >= 0 && w < kernel) {
-                                const int at = (phase - a + under_way) % under_way;
+                            const int at = (phase - a + under_way) % under_way;
+                            if (v < kernel && w >= 0 && w < kernel)
                                 sum[line][at] = vfmaq_f32(sum[line][at], weight[w * kernel + v], value);
-                            }
                         }
+                    }
                 }
+            if ((uint64_t)finished < out_cols)
+                KLAUS_UNROLLED
+            for (int line = 0; line < lines; line++) {
+                const int64_t at = line * line_step + finished * out_step;
+                const float32x4_t value = vfmaq_f32(bias, sum[line][(phase + 1) % under_way], scale);
+                if (plain)
+                    vst1q_f32(output + at, klaus_limit(value, limits));
+                else
+                    klaus_depthwise_store(output + at, addend != NULL ? addend + at : NULL, value, limits, done);
             }
-            if ((uint64_t)finished < (uint64_t)s->out_cols)
-                for (int line = 0; line < lines; line++) {
-                    const int64_t at = ((int64_t)line * s->out_cols + finished) * s->out_channels;
-                    klaus_depthwise_store(output + at, addend != NULL ? addend + at : NULL,
-                                          vfmaq_f32(bias, sum[line][(phase + 1) % under_way], scale), limits, done);
-                }
             finished++;
         }
     }
 }
 
-/* All of a part's rows, `lines` at a time as far as they go. */
+/* Two lines where there are two. */
+__attribute__((always_inline)) static inline void
+klaus_depthwise_lines(const klaus_call *call, const float *packed, int64_t row, int64_t count, int32_t first,
+                      int32_t done, const int kernel, const int stride, const int lines, const bool plain) {
+    if (lines == 1 || count >= lines)
+        klaus_depthwise_line(call, packed, row, first, done, kernel, stride, lines, plain);
+    else
+        klaus_depthwise_line(call, packed, row, first, done, kernel, stride, 1, plain);
+}
+
+/* All of a part's rows. */
 __attribute__((always_inline)) static inline void klaus_depthwise_rows(const klaus_call *call, int32_t part,
                                                                        int32_t parts, const int kernel,
                                                                        const int stride, const int lines) {
@@ -104,10 +128,10 @@ __attribute__((always_inline)) static inline void klaus_depthwise_rows(const kla
         for (int32_t block = 0; block < blocks; block++) {
             const int32_t first = klaus_depthwise_first(s->in_channels, block), done = 4 * block - first;
             const float *packed = (const float *)call->packed + (size_t)block * 4 * (size_t)(2 + kernel * kernel);
-            if (row + lines <= end)
-                klaus_depthwise_line(call, packed, row, first, done, kernel, stride, lines);
+            if (done == 0 && !s->has_addend)
+                klaus_depthwise_lines(call, packed, row, end - row, first, 0, kernel, stride, lines, true);
             else
-                klaus_depthwise_line(call, packed, row, first, done, kernel, stride, 1);
+                klaus_depthwise_lines(call, packed, row, end - row, first, done, kernel, stride, lines, false);
         }
 }
 

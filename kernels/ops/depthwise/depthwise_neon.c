@@ -2,19 +2,19 @@
 #include "ops/depthwise/depthwise_line_neon.h"
 #include "ops/layouts.h"
 
-static void run_3x3(const klaus_call *call, int32_t part, int32_t parts) {
+__attribute__((noinline)) static void run_3x3(const klaus_call *call, int32_t part, int32_t parts) {
     klaus_depthwise_rows(call, part, parts, 3, 1, 1);
 }
 
-static void run_3x3_stride_2(const klaus_call *call, int32_t part, int32_t parts) {
+__attribute__((noinline)) static void run_3x3_stride_2(const klaus_call *call, int32_t part, int32_t parts) {
     klaus_depthwise_rows(call, part, parts, 3, 2, 1);
 }
 
-static void run_5x5(const klaus_call *call, int32_t part, int32_t parts) {
+__attribute__((noinline)) static void run_5x5(const klaus_call *call, int32_t part, int32_t parts) {
     klaus_depthwise_rows(call, part, parts, 5, 1, 1);
 }
 
-static void run_5x5_stride_2(const klaus_call *call, int32_t part, int32_t parts) {
+__attribute__((noinline)) static void run_5x5_stride_2(const klaus_call *call, int32_t part, int32_t parts) {
     klaus_depthwise_rows(call, part, parts, 5, 2, 1);
 }
 
