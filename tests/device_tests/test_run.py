@@ -92,6 +92,7 @@ def test_a_run_leaves_journal_and_reports(tmp_path: Path) -> None:
     assert f"since {result.folder.name}" in (again.folder / "report.md").read_text().replace("\\", "")
 
 
+@pytest.mark.slow
 def test_a_seeded_model_is_timed_and_nothing_is_claimed(tmp_path: Path) -> None:
     models = (small_plan(tmp_path, seeded=True),)
     result = quiet(plan_of(tmp_path, write_stand_in(tmp_path / "klaus-run"), models=models))
@@ -102,6 +103,7 @@ def test_a_seeded_model_is_timed_and_nothing_is_claimed(tmp_path: Path) -> None:
     assert "seeded: timing only" in (result.folder / "report.md").read_text()
 
 
+@pytest.mark.slow
 def test_one_device_dies_in_the_middle_and_the_other_goes_on(tmp_path: Path) -> None:
     devices = [fake_device(tmp_path), fake_device(tmp_path, "two", "reboot@9")]
     result = quiet(plan_of(tmp_path, write_stand_in(tmp_path / "klaus-run"), *devices))
@@ -117,6 +119,7 @@ def test_one_device_dies_in_the_middle_and_the_other_goes_on(tmp_path: Path) -> 
     assert all("lost" in r.message for r in of(result, "two") if r.status is Status.MISS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("fault", "said"), [("refuse", "refused"), ("hostkey", "SHA256"), ("full", "no room"), ("drop-put", "lost")]
 )
@@ -143,6 +146,7 @@ def test_kill_minus_nine_of_the_harness_process(tmp_path: Path) -> None:
     assert journal.read(result.folder / journal.NAME) == list(result.records)
 
 
+@pytest.mark.slow
 def test_a_hang_ends_at_the_deadline(tmp_path: Path) -> None:
     program = write_stand_in(tmp_path / "klaus-run", "bench:hang")
     started = time.monotonic()
@@ -155,6 +159,7 @@ def test_a_hang_ends_at_the_deadline(tmp_path: Path) -> None:
     assert "timing, test_passes" in job.message
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("fault", "suite", "said"),
     [
@@ -184,6 +189,7 @@ def test_a_wrong_program_fails_and_says_nothing_to_a_terminal(
         assert "\x07" not in text
 
 
+@pytest.mark.slow
 def test_accuracy_is_claimed_from_a_hundred_photos_on(tmp_path: Path, photos: Path) -> None:
     program = write_stand_in(tmp_path / "klaus-run")
     few = quiet(plan_of(tmp_path, program, photos=photos, suites=("accuracy",)))
@@ -198,6 +204,7 @@ def test_accuracy_is_claimed_from_a_hundred_photos_on(tmp_path: Path, photos: Pa
     assert "of 100 photos" in (many.folder / "report.md").read_text()
 
 
+@pytest.mark.slow
 def test_photos_of_unknown_classes_are_named(tmp_path: Path) -> None:
     folder = tmp_path / "photos" / "n12345678"
     folder.mkdir(parents=True)
@@ -215,6 +222,7 @@ def test_an_empty_folder_of_photos_ends_the_run_before_it_begins(tmp_path: Path)
     assert not (tmp_path / "results").exists()
 
 
+@pytest.mark.slow
 def test_no_build_for_a_device_costs_that_device(tmp_path: Path) -> None:
     devices = [fake_device(tmp_path), fake_device(tmp_path, "two", target="ios")]
     result = quiet(plan_of(tmp_path, write_stand_in(tmp_path / "klaus-run"), *devices, suites=("conformance",)))
@@ -223,6 +231,7 @@ def test_no_build_for_a_device_costs_that_device(tmp_path: Path) -> None:
     assert "--target ios" in of(result, "two", "device_job")[0].message
 
 
+@pytest.mark.slow
 def test_a_device_does_one_job_at_a_time(tmp_path: Path) -> None:
     plan = plan_of(tmp_path, write_stand_in(tmp_path / "klaus-run", "verify:hang"), suites=("conformance",))
     script = (
@@ -248,6 +257,7 @@ def test_a_device_does_one_job_at_a_time(tmp_path: Path) -> None:
     assert quiet(plan_of(tmp_path, write_stand_in(tmp_path / "klaus-run"), suites=("conformance",))).exit_code == 0
 
 
+@pytest.mark.slow
 def test_a_killed_run_leaves_no_job_behind(tmp_path: Path) -> None:
     write_stand_in(tmp_path / "klaus-run", "verify:hang")
     script = (
@@ -269,6 +279,7 @@ def test_a_killed_run_leaves_no_job_behind(tmp_path: Path) -> None:
     assert quiet(plan_of(tmp_path, write_stand_in(tmp_path / "klaus-run"), suites=("conformance",))).exit_code == 0
 
 
+@pytest.mark.slow
 def test_reports_are_drawn_again_from_the_journal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     result = quiet(plan_of(tmp_path, write_stand_in(tmp_path / "klaus-run"), suites=("conformance",)))
     (result.folder / "report.md").unlink()
@@ -304,6 +315,7 @@ def test_results_that_cannot_be_written(tmp_path: Path) -> None:
         quiet(plan_of(tmp_path, write_stand_in(tmp_path / "klaus-run"), suites=("conformance",)))
 
 
+@pytest.mark.slow
 def test_the_real_program_on_this_computer_and_under_qemu(
     tmp_path: Path, host_build: object, arm_build: object
 ) -> None:
