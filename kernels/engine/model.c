@@ -527,6 +527,15 @@ static klaus_status read_ranges(klaus_model *model, const klaus_section_index *i
     return KLAUS_OK;
 }
 
+const klaus_packed_data *klaus_model_packed(const klaus_model *model, int32_t layer, uint32_t layout) {
+    for (int32_t i = 0; i < model->packed_count; i++) {
+        if (model->packed[i].layer == layer && model->packed[i].layout == layout) {
+            return &model->packed[i];
+        }
+    }
+    return NULL;
+}
+
 static klaus_status read_packed(klaus_model *model, klaus_error *error) {
     for (int32_t i = 0; i < model->section_count; i++) {
         model->packed_count += model->sections[i].kind == KLAUS_SECTION_PACKED;
@@ -544,18 +553,13 @@ static klaus_status read_packed(klaus_model *model, klaus_error *error) {
         if (section->kind != KLAUS_SECTION_PACKED) {
             continue;
         }
+        if (klaus_model_packed(model, section->layer, section->layout) != NULL) {
+            return klaus_fail(error, KLAUS_E_INPUT, "two packed sections of layer %d in layout %" PRIu32,
+                              section->layer, section->layout);
+        }
         *next++ = (klaus_packed_data){section->layer, section->layout, section_bytes(model, section), section->bytes};
     }
     return KLAUS_OK;
-}
-
-const klaus_packed_data *klaus_model_packed(const klaus_model *model, int32_t layer, uint32_t layout) {
-    for (int32_t i = 0; i < model->packed_count; i++) {
-        if (model->packed[i].layer == layer && model->packed[i].layout == layout) {
-            return &model->packed[i];
-        }
-    }
-    return NULL;
 }
 
 static klaus_status read_network(klaus_model *model, const klaus_section_index *index, klaus_error *error) {

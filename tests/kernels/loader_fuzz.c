@@ -60,14 +60,15 @@ static void release(void *base, size_t mapped) {
 
 /* ---- damage ---- */
 
-static const int32_t hostile[] = {0,  1,   -1,  2,     3,     7,     8,         15,        16,        63,       64,
+static const int32_t hostile[] = {0,  1,   -1,  2,     3,     7,     8,         15,        16,         63,        64,
                                   65, 127, 255, 65535, 65536, 65537, INT32_MAX, INT32_MIN, 0x10000000, 0x40000000};
 
 /* Where the fields are: header, table, network, layers. */
 static size_t structured(const unsigned char *bytes, size_t size) {
     struct klaus_file_header header;
     memcpy(&header, bytes, sizeof(header));
-    const size_t end = sizeof(header) + header.section_count * sizeof(struct klaus_section) + 128 + 256u * header.layer_count;
+    const size_t end =
+        sizeof(header) + header.section_count * sizeof(struct klaus_section) + 128 + 256u * header.layer_count;
     return end + 128 < size ? end + 128 : size;
 }
 
@@ -82,12 +83,10 @@ static void flip_bits(unsigned char *bytes, size_t end) {
     }
 }
 
-static void swap_sections(unsigned char *bytes) {
-    struct klaus_file_header header;
-    memcpy(&header, bytes, sizeof(header));
-    struct klaus_section *sections = (struct klaus_section *)(void *)(bytes + sizeof(header));
-    struct klaus_section *one = &sections[any(header.section_count)];
-    struct klaus_section *other = &sections[any(header.section_count)];
+static void swap_sections(unsigned char *bytes, uint32_t count) {
+    struct klaus_section *sections = (struct klaus_section *)(void *)(bytes + sizeof(struct klaus_file_header));
+    struct klaus_section *one = &sections[any(count)];
+    struct klaus_section *other = &sections[any(count)];
     const uint64_t offset = one->offset;
     const uint64_t size = one->bytes;
     one->offset = other->offset;
@@ -107,6 +106,8 @@ static void step_word(unsigned char *bytes, size_t end) {
 }
 
 static void damage(unsigned char *bytes, size_t size, size_t fields) {
+    struct klaus_file_header *header = (struct klaus_file_header *)(void *)bytes;
+    const struct klaus_file_header intact = *header;
     const uint32_t times = 1 + any(3);
     for (uint32_t i = 0; i < times; i++) {
         switch (any(6)) {
@@ -114,7 +115,7 @@ static void damage(unsigned char *bytes, size_t size, size_t fields) {
             flip_bits(bytes, size);
             break;
         case 1:
-            swap_sections(bytes);
+            swap_sections(bytes, intact.section_count);
             break;
         case 2:
             flip_bits(bytes, fields);
@@ -125,13 +126,10 @@ static void damage(unsigned char *bytes, size_t size, size_t fields) {
         default:
             set_word(bytes, fields);
         }
-        if (memcmp(&((struct klaus_file_header *)(void *)bytes)->version, "\1\0\0\0\100\0\0\0", 8) != 0 && any(4) != 0) {
-            memcpy(&((struct klaus_file_header *)(void *)bytes)->version, "\1\0\0\0\100\0\0\0", 8);
-        }
-        struct klaus_file_header *header = (struct klaus_file_header *)(void *)bytes;
-        if (header->section_count > 4096 || header->section_count == 0) {
-            return; /* the next damage would look for sections outside */
-        }
+    }
+    if (any(4) != 0) { /* damage there hides all other */
+        header->version = intact.version;
+        header->header_bytes = intact.header_bytes;
     }
 }
 
@@ -226,6 +224,11 @@ int main(int argc, char **argv) {
     }
     fclose(file);
     const size_t fields = structured(original, size);
+    klaus_model *askew;
+    if (klaus_open_memory(original + 1, size - 1, &askew, NULL) != KLAUS_E_INPUT ||
+        klaus_open_memory(NULL, size, &askew, NULL) != KLAUS_E_INPUT || askew != NULL) {
+        return 1;
+    }
     unsigned long opened = 0, verified = 0, ran = 0;
     const unsigned long cases = strtoul(argv[2], NULL, 10);
     for (unsigned long i = 0; i < cases; i++) {

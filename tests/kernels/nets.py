@@ -37,10 +37,11 @@ class _Maker:
 
     def __init__(self, seed: int) -> None:
         self._random = np.random.default_rng(seed)
+        self.gain = 1.4
 
     def weights(self, shape: tuple[int, ...], entries: int | None = None, *, half: bool, scaled: bool) -> Weights:
         dtype = np.float16 if half else np.float32
-        gain = 1.4 / np.sqrt(np.prod(shape[1:]))
+        gain = self.gain / np.sqrt(np.prod(shape[1:]))
         bias = self._random.normal(0, 0.1, shape[0]).astype(np.float32)
         scale = self._random.uniform(0.5, 1.5, shape[0]).astype(np.float32) if scaled else None
         if entries is None:
@@ -99,17 +100,24 @@ def ends_in_softmax() -> Model:
     return Model("softmax", (2, 2, 3), layers, None, (), Provenance("seed", "BSD-3-Clause", ""))
 
 
-def scanned() -> Model:
-    """ccv's patches, with layers between the scan layer and the full connects."""
+def scanned(*, pools: bool = True) -> Model:
+    """ccv's patches, with layers between the scan layer and the full connects, or without them."""
     make = _Maker(3)
+    make.gain = 0.1
     relu = Activation.RELU
     layers: tuple[Layer, ...] = (
         Convolution("conv", (-1,), Window(3, 3, 2, 2), make.weights((6, 3, 3, 3), half=False, scaled=False), 1, relu),
         Convolution("scan", (0,), Window(3, 3, 1, 1), make.weights((6, 3, 3, 6), half=False, scaled=False), 1, relu),
-        Pool("pool", (1,), Window(2, 2, 1, 1), "max"),
-        Pool("other pool", (2,), Window(2, 2, 1, 1, (0, 0, 1, 1)), "average"),
-        FullConnect("hidden", (3,), make.weights((9, 96), half=False, scaled=False), relu),
-        FullConnect("logits", (4,), make.weights((CLASSES, 9), half=False, scaled=False)),
+    )
+    if pools:
+        layers += (
+            Pool("pool", (1,), Window(2, 2, 1, 1), "max"),
+            Pool("other pool", (2,), Window(2, 2, 1, 1, (0, 0, 1, 1)), "average"),
+        )
+    inputs = 6 * (4 * 4 if pools else 5 * 5)
+    layers += (
+        FullConnect("hidden", (len(layers) - 1,), make.weights((9, inputs), half=False, scaled=False), relu),
+        FullConnect("logits", (len(layers),), make.weights((CLASSES, 9), half=False, scaled=False)),
     )
     mean = np.full((19, 19, 3), 100, np.float32) + np.arange(19, dtype=np.float32)[:, None, None]
     formation = CcvFormation(19, 19, mean, 1)

@@ -64,6 +64,21 @@ class PackedImage:
         self.data = self.data + bytes(offset - len(self.data)) + content
         self.header.file_bytes = len(self.data)
 
+    def add(self, kind: str, content: bytes, layer: int = -1, layout: int = 0, dtype: int = 0) -> None:
+        """One more section, at the end of the file; the others move on by one alignment."""
+        count, entry, shift = self.header.section_count, 32, const("ALIGNMENT")
+        table_end = 64 + entry * count
+        self.data = self.data[:table_end] + bytes(shift) + self.data[table_end:]
+        for index in range(count):
+            self._view("section", 64 + entry * index).offset += shift
+        self.header.section_count = count + 1
+        added = self._view("section", table_end)
+        added.kind, added.layer, added.layout, added.dtype = const(f"SECTION_{kind}"), layer, layout, dtype
+        added.offset = -(-len(self.data) // shift) * shift
+        added.bytes = len(content)
+        self.data = self.data + bytes(added.offset - len(self.data)) + content
+        self.header.file_bytes = len(self.data)
+
     def sign(self) -> PackedImage:
         self.data[32:64] = hashlib.sha256(self.data[64:]).digest()
         return self

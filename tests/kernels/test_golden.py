@@ -142,11 +142,13 @@ def test_crop_networks_classify_as_the_oracle_does(
 
 
 @pytest.mark.parametrize("patches", [1, 10])
-def test_patches_behind_the_scan_layer(klaus: Klaus, models: Models, tmp_path: Path, patches: int) -> None:
-    model = nets.scanned()
+@pytest.mark.parametrize("pools", [True, False])
+def test_patches_behind_the_scan_layer(anywhere: Klaus, tmp_path: Path, pools: bool, patches: int) -> None:
+    model = nets.scanned(pools=pools)
+    path = pack.pack(model, tmp_path / "scanned.klaus")
     picture = np.random.default_rng(3).integers(0, 256, (31, 47, 3), dtype=np.uint8)
     batch = pack.write_batch(tmp_path / "batch", [("random", picture)])
-    said = klaus("classify", "--model", models["scanned"], "--images", batch, "--patches", patches, "--threads", 2)
+    said = anywhere("classify", "--model", path, "--images", batch, "--patches", patches, "--threads", 2)
     wanted = NumpyEngine(model).probabilities(picture, patches=10 if patches == 10 else 1)
     for entry in said.one("picture")["top"]:
         assert entry["probability"] == pytest.approx(float(wanted[entry["id"]]), rel=1e-4, abs=1e-6)

@@ -7,17 +7,20 @@ import re
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 
 from klaus_runtime import pack
 from klaus_runtime.model import Add, GlobalPool, Layer, Model, Provenance, Softmax
-from tests.kernels.conftest import Klaus
+from tests.kernels.conftest import Klaus, emulated, runner
 from tests.kernels.packed_image import PackedImage
 from toolchains import detect
 from toolchains.target import load_targets
+
+if TYPE_CHECKING:
+    from toolchains.build import Build
 
 HERE = Path(__file__).parent
 Models = dict[str, Path]
@@ -233,6 +236,27 @@ def test_scan_layers_that_cannot_be(klaus: Klaus, models: Models, tmp_path: Path
         path.write_bytes(image.sign().data)
         said = klaus("verify", path, code=2)
         assert message in said.stderr or "says its output is" in said.stderr, said.stderr
+
+
+def test_packed_sections_of_another_layout_are_left_alone(
+    klaus: Klaus, arm_build: Build, models: Models, tmp_path: Path
+) -> None:
+    """A layout that no kernel knows, and known ones of a size that cannot be: weights are packed as without them."""
+    path = tmp_path / "packed.klaus"
+    for layout in (1, 2, 3, 4, 5, 77, 0xFFFFFFFF):
+        image = PackedImage(models["scanned"].read_bytes())
+        image.add("PACKED", b"\xff" * 100, layer=0, layout=layout, dtype=1)
+        path.write_bytes(image.sign().data)
+        for run in (klaus, runner(emulated(arm_build, "linux-aarch64"))):
+            run("verify", path)
+            answers = [
+                run("bench", "--model", model, "--runs", 1, "--warmup", 0).one("bench")["top"]
+                for model in (path, models["scanned"])
+            ]
+            assert answers[0] == answers[1]
+    image.add("PACKED", b"\xff" * 100, layer=0, layout=0xFFFFFFFF, dtype=1)
+    path.write_bytes(image.sign().data)
+    assert "two packed sections of layer 0" in klaus("verify", path, code=2).stderr
 
 
 def test_cut_files(klaus: Klaus, models: Models, tmp_path: Path) -> None:
