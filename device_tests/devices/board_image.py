@@ -145,15 +145,14 @@ def _packages(cache: Path) -> list[Path]:
     """The .deb files: the kernel, the programs and the libraries that they need."""
     apt = PrivateApt(cache / "apt", "arm64")
     apt.update()
-    kernel = [name for name in apt.dependencies(_KERNEL) if name.startswith("linux-image-")]
+    kernel = [name for name in apt.dependencies([_KERNEL]) if name.startswith("linux-image-")]
     if not kernel:
         raise SetupError(f"apt's arm64 lists have no kernel ({_KERNEL} depends on none); is the mirror complete?")
-    wanted, todo = [kernel[0], *_PROGRAMS], list(_PROGRAMS)
-    while todo:  # libraries only: helpers, documentation and configuration are not for a board of one program
-        for name in apt.dependencies(todo.pop()):
-            if name.startswith(("lib", "zlib")) and name not in wanted:
-                wanted.append(name)
-                todo.append(name)
+    wanted, level = [kernel[0], *_PROGRAMS], list(_PROGRAMS)
+    while level:  # libraries only: helpers, documentation and configuration are not for a board of one program
+        needed = dict.fromkeys(apt.dependencies(level))
+        level = [name for name in needed if name.startswith(("lib", "zlib")) and name not in wanted]
+        wanted += level
     folder = cache / "debs"
     apt.download(wanted, folder)
     found = []

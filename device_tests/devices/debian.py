@@ -45,10 +45,10 @@ class PrivateApt:
         (self._folder / "etc" / "sources.list").write_text("".join(f"{line}\n" for line in self._sources()))
         self._apt("apt-get", ["update", "-q"], _UPDATE_S)
 
-    def dependencies(self, package: str) -> list[str]:
-        """The packages that one depends on, the first of each alternative."""
+    def dependencies(self, packages: Sequence[str]) -> list[str]:
+        """What packages depend on, the first of each alternative."""
         found, alternative = [], False
-        for line in self._apt("apt-cache", ["depends", "--important", package], _QUERY_S).splitlines():
+        for line in self._apt("apt-cache", ["depends", "--important", *packages], _QUERY_S).splitlines():
             match = re.fullmatch(r"\s+(\|?)(?:Pre)?Depends: (\S+)", line)
             if match is not None:
                 if not alternative:
@@ -75,6 +75,8 @@ class PrivateApt:
             "Dir::State::status": at / "status",
             "Dir::State::lists": at / "lists",
             "Dir::Cache": at / "cache",
+            "Dir::Cache::pkgcache": "pkgcache.bin",  # containers often switch it off: a second and more a call
+            "Dir::Cache::srcpkgcache": "srcpkgcache.bin",
             "Dir::Log": at,
             "APT::Sandbox::User": "root",  # _apt may not read our folder
             "APT::Get::AllowUnauthenticated": "false",
@@ -83,7 +85,7 @@ class PrivateApt:
             "APT::Update::Error-Mode": "any",  # a list that cannot be fetched is an error, not a warning
         }
         options = [word for key, value in settings.items() for word in ("-o", f"{key}={value}")]
-        return _call([tool, *options, *arguments], timeout_s, cwd)
+        return _call([tool, arguments[0], *options, *arguments[1:]], timeout_s, cwd)
 
     def _sources(self) -> list[str]:
         """Lines of sources.list for Debian's main archive and its updates."""
@@ -150,5 +152,5 @@ def _call(argv: Sequence[str], timeout_s: float, cwd: Path | None = None) -> str
         raise SetupError(f"{argv[0]} did not end within {timeout_s:g} s; is the network there?") from error
     if done.returncode != 0:
         said = tail(done.stderr or done.stdout)
-        raise SetupError(f"{argv[0]} {argv[-1]} failed (exit code {done.returncode}); is the network there?\n{said}")
+        raise SetupError(f"{argv[0]} {argv[1]} failed (exit code {done.returncode}); is the network there?\n{said}")
     return done.stdout.decode("utf-8", "replace")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import signal
@@ -14,10 +15,10 @@ from pathlib import Path
 import paramiko
 import pytest
 
-from device_tests.devices import DeviceSpec, board_image
+from device_tests.devices import DeviceSpec, board_image, debian
 from device_tests.devices.board import BoardDevice
 from device_tests.devices.cpio import archive, character_device, file, folder, link
-from device_tests.errors import DeadlineError, DeviceError, HostKeyError, NoSpaceError
+from device_tests.errors import DeadlineError, DeviceError, HostKeyError, NoSpaceError, SetupError
 
 NEEDS = pytest.mark.skipif(
     "qemu-system-arm" in board_image.missing_packages(), reason="needs qemu-system-aarch64 (./inv test installs it)"
@@ -213,3 +214,56 @@ def test_an_archive_is_what_cpio_reads(tmp_path: Path) -> None:
     assert names == ["bin", "dev", "dev/null", "init", "tmp", "usr", "usr/bin", "usr/bin/a", "TRAILER!!!"]
     with pytest.raises(ValueError, match="relative and plain"):
         archive({"../x": file(b"")})
+
+
+# --- the private apt ---
+
+APT = pytest.mark.skipif(bool(debian.missing_tools()), reason="needs apt-get, apt-cache and dpkg-deb")
+
+
+@APT
+@pytest.mark.parametrize("signed", [False, True], ids=["no signature", "a stranger's signature"])
+def test_lists_that_debian_did_not_sign_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, signed: bool
+) -> None:
+    suite = tmp_path / "mirror" / "dists" / "bookworm"
+    lists = suite / "main" / "binary-arm64"
+    lists.mkdir(parents=True)
+    packages = b"Package: linux-image-cloud-arm64\nVersion: 1\nArchitecture: arm64\nFilename: x.deb\n"
+    (lists / "Packages").write_bytes(packages)
+    digest = hashlib.sha256(packages).hexdigest()
+    release = (
+        "Suite: bookworm\nCodename: bookworm\nArchitectures: arm64\nComponents: main\n"
+        f"Date: Thu, 01 Jan 2026 00:00:00 UTC\nSHA256:\n {digest} {len(packages)} main/binary-arm64/Packages\n"
+    )
+    if signed:
+        signature = "-----BEGIN PGP SIGNATURE-----\n\niHUEABYKAB0WIQ==\n=AAAA\n-----END PGP SIGNATURE-----\n"
+        text = f"-----BEGIN PGP SIGNED MESSAGE-----\nHash: SHA512\n\n{release}\n{signature}"
+        (suite / "InRelease").write_text(text)
+    (suite / "Release").write_text(release)
+    monkeypatch.setenv(debian.MIRROR_ENV, f"file:{tmp_path / 'mirror'} bookworm")
+    cache = tmp_path / "cache"
+    with pytest.raises(SetupError, match="apt-get update failed") as caught:
+        board_image.build_image(cache)
+    assert "sign" in str(caught.value).lower()
+    assert caught.value.exit_code == 3
+    assert not (cache / "image.json").exists()
+    assert not (cache / "vmlinuz").exists()
+
+
+@APT
+@pytest.mark.parametrize("mirror", ["file:/nowhere bookworm", "https://one-word", "ftp://x bookworm"])
+def test_a_mirror_that_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mirror: str) -> None:
+    monkeypatch.setenv(debian.MIRROR_ENV, mirror)
+    with pytest.raises(SetupError):
+        board_image.build_image(tmp_path)
+
+
+def test_without_apt_the_error_says_what_else_there_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(SetupError, match="no apt-get on this computer"):
+        board_image.build_image(tmp_path / "cache")
+    assert board_image.missing_packages() == ["qemu-system-arm", "apt", "dpkg"]
+    device = BoardDevice(DeviceSpec("b", "board", "linux-aarch64", {}, tmp_path))
+    with pytest.raises(SetupError, match="sudo apt-get install qemu-system-arm"):
+        device.open()
