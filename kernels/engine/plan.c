@@ -8,46 +8,6 @@
 #include "engine/session.h"
 #include "ops/shape.h"
 
-/* ---- buffers ---- */
-
-/* Systems that overcommit grant everything and kill the process later, so what is there is asked for first. */
-static klaus_status check_available(uint64_t bytes, klaus_error *error) {
-    klaus_memory_figures figures;
-    klaus_os_memory(&figures);
-    if (bytes < SIZE_MAX / 2 && (figures.available_bytes == 0 || bytes < figures.available_bytes)) {
-        return KLAUS_OK;
-    }
-    return klaus_fail(error, KLAUS_E_MEMORY,
-                      "%" PRIu64 " MB of memory are needed, %" PRIu64
-                      " MB are available; use a smaller model, fewer threads or free memory",
-                      bytes / 1000000, figures.available_bytes / 1000000);
-}
-
-klaus_status klaus_buffer_need(klaus_buffer *buffer, uint64_t bytes, klaus_error *error) {
-    if (bytes <= buffer->size) {
-        return KLAUS_OK;
-    }
-    const klaus_status status = check_available(bytes, error);
-    if (status != KLAUS_OK) {
-        return status;
-    }
-    void *block = malloc((size_t)bytes + KLAUS_ALIGNMENT);
-    if (block == NULL) {
-        return klaus_fail(error, KLAUS_E_MEMORY, "the system gives no %" PRIu64 " MB of memory; use a smaller model",
-                          bytes / 1000000);
-    }
-    free(buffer->block);
-    buffer->block = block;
-    buffer->bytes = (char *)block + (KLAUS_ALIGNMENT - (uintptr_t)block % KLAUS_ALIGNMENT);
-    buffer->size = (size_t)bytes;
-    return KLAUS_OK;
-}
-
-void klaus_buffer_free(klaus_buffer *buffer) {
-    free(buffer->block);
-    *buffer = (klaus_buffer){NULL, NULL, 0};
-}
-
 /* ---- packed weights ---- */
 
 /* The weights of the step's layer in its variant's layout, if an earlier plan needed them; else NULL. */
@@ -228,65 +188,19 @@ static klaus_status make_steps(planner *plan, klaus_error *error) {
 
 /* ---- memory ---- */
 
-typedef struct lifetime {
-    int32_t step, last_read;
-    uint64_t bytes, offset;
-} lifetime;
-
-static uint64_t align_up(uint64_t bytes) {
-    return (bytes + KLAUS_ALIGNMENT - 1) / KLAUS_ALIGNMENT * KLAUS_ALIGNMENT;
-}
-
-/* Biggest first, each at the lowest place that is free while it lives. `placed` is ordered by offset. */
-static uint64_t place(lifetime *lives, int32_t count, const lifetime **placed) {
-    uint64_t arena = 0;
-    for (int32_t i = 1; i < count; i++) { /* insertion sort, biggest first, stable */
-        const lifetime moved = lives[i];
-        int32_t at = i;
-        for (; at > 0 && lives[at - 1].bytes < moved.bytes; at--) {
-            lives[at] = lives[at - 1];
-        }
-        lives[at] = moved;
-    }
-    for (int32_t i = 0; i < count; i++) {
-        lifetime *life = &lives[i];
-        life->offset = 0;
-        for (int32_t k = 0; k < i; k++) {
-            const lifetime *other = placed[k];
-            const bool together = life->step <= other->last_read && other->step <= life->last_read;
-            if (!together) {
-                continue;
-            }
-            if (life->offset + life->bytes <= other->offset) {
-                break;
-            }
-            if (other->offset + other->bytes > life->offset) {
-                life->offset = other->offset + other->bytes;
-            }
-        }
-        int32_t at = i;
-        for (; at > 0 && placed[at - 1]->offset > life->offset; at--) {
-            placed[at] = placed[at - 1];
-        }
-        placed[at] = life;
-        arena = life->offset + life->bytes > arena ? life->offset + life->bytes : arena;
-    }
-    return arena;
-}
-
 static klaus_status plan_memory(planner *plan, klaus_error *error) {
     klaus_steps *steps = plan->steps;
     const int32_t first = steps->request.first;
     const size_t count = (size_t)steps->step_count;
-    lifetime *lives = calloc(count, sizeof(*lives));
-    const lifetime **placed = calloc(count, sizeof(*placed));
+    klaus_lifetime *lives = calloc(count, sizeof(*lives));
+    const klaus_lifetime **placed = calloc(count, sizeof(*placed));
     if (lives == NULL || placed == NULL) {
         free(lives);
         free((void *)placed);
         return klaus_fail(error, KLAUS_E_MEMORY, "no memory for a plan of %zu steps", count);
     }
     for (int32_t s = 0; s < steps->step_count; s++) {
-        lives[s] = (lifetime){s, s, align_up(steps->steps[s].output_bytes), 0};
+        lives[s] = (klaus_lifetime){s, s, klaus_align_up(steps->steps[s].output_bytes), 0};
         for (int32_t i = 0; i < steps->steps[s].input_count; i++) {
             const int32_t input = steps->steps[s].inputs[i];
             if (input >= first) {
@@ -297,7 +211,7 @@ static klaus_status plan_memory(planner *plan, klaus_error *error) {
     /* The last output is the caller's memory. */
     const int32_t last = steps->step_of_layer[steps->request.stop - 1 - first];
     lives[last].bytes = 0;
-    const uint64_t arena = place(lives, steps->step_count, placed);
+    const uint64_t arena = klaus_memory_place(lives, steps->step_count, placed);
     for (int32_t i = 0; i < steps->step_count; i++) {
         steps->steps[lives[i].step].output_offset = (size_t)lives[i].offset;
     }
@@ -312,7 +226,7 @@ static klaus_status plan_memory(planner *plan, klaus_error *error) {
         }
         steps->scratch_bytes = step->scratch_bytes > steps->scratch_bytes ? step->scratch_bytes : steps->scratch_bytes;
     }
-    klaus_status status = check_available(total + steps->scratch_bytes, error);
+    klaus_status status = klaus_memory_available(total + steps->scratch_bytes, error);
     if (status == KLAUS_OK) {
         status = klaus_buffer_need(&plan->session->arena, arena, error);
     }

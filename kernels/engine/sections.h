@@ -7,6 +7,10 @@
  * every section lies inside the file, aligned, overlapping none, of a known kind, for a layer that there is. */
 klaus_status klaus_sections_read(klaus_model *model, klaus_error *error);
 
+static inline const uint8_t *klaus_section_bytes(const klaus_model *model, const struct klaus_section *section) {
+    return model->mapping.bytes + section->offset;
+}
+
 /* The one section of a kind (and layer); NULL where there is none. `index` must come from klaus_sections_index. */
 typedef struct klaus_section_index {
     const struct klaus_section **of_kind; /* [layer + 1][kind], first of each */

@@ -2,21 +2,12 @@
 #ifndef KLAUS_ENGINE_SESSION_H
 #define KLAUS_ENGINE_SESSION_H
 #include "dispatch.h"
+#include "engine/memory.h"
 #include "engine/model.h"
 #include "engine/threads.h"
 
 #define KLAUS_PATCHES 10
 #define KLAUS_SCAN_PLANS 4 /* sizes of pictures for which a plan is kept */
-
-/* Memory aligned to 64 bytes that only grows. */
-typedef struct klaus_buffer {
-    void *block;
-    void *bytes;
-    size_t size;
-} klaus_buffer;
-
-klaus_status klaus_buffer_need(klaus_buffer *buffer, uint64_t bytes, klaus_error *error);
-void klaus_buffer_free(klaus_buffer *buffer);
 
 /* A layer's weights as one layout has them. */
 typedef struct klaus_packed_weights {
