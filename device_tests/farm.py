@@ -17,7 +17,7 @@ from threading import Event
 
 import device_tests
 from device_tests.errors import DeviceError
-from device_tests.plan import Job
+from device_tests.plan import SUITE_FOLDER, Job
 from device_tests.processes import descendants, end_all
 from device_tests.wire import Begin, Doing, Finished, Message, Planned, Reader, TestName, WireError
 from reports.record import Record, Status, clip, now
@@ -27,7 +27,6 @@ DRAIN_S = 2.0  # for the pipe after the subprocess has ended
 MAX_RECORDS = 1_000_000
 JOB_FILE_VARIABLE = "KLAUS_JOB"
 PIPE_VARIABLE = "KLAUS_RECORDS_FD"
-_SUITES = Path(device_tests.__file__).parent / "suites"
 
 
 @dataclass(slots=True)
@@ -128,9 +127,9 @@ def _run_subprocess(
 
 def pytest_arguments(job: Job) -> list[str]:
     """Arguments of the Python that runs a job's suites: nothing of the user's pytest settings takes part."""
-    files = [str(_SUITES / f"{suite}.py") for suite in job.suites]
+    files = [str(SUITE_FOLDER / f"{suite}.py") for suite in job.suites]
     return [
-        *("-m", "pytest", "-c", os.devnull, f"--rootdir={_SUITES}", f"--confcutdir={_SUITES}"),
+        *("-m", "pytest", "-c", os.devnull, f"--rootdir={SUITE_FOLDER}", f"--confcutdir={SUITE_FOLDER}"),
         *("-p", "no:cacheprovider", "--import-mode=importlib", "-q", "--tb=short", "--no-header", "-rN"),
         *files,
     ]

@@ -18,7 +18,10 @@ from device_tests.errors import InventoryError
 from klaus_runtime.pack import read_packed
 from klaus_runtime.shapes import weight_count
 
-SUITES = ("conformance", "agreement", "timing", "accuracy")
+SUITE_FOLDER = Path(__file__).resolve().parent / "suites"
+_ORDER = ("conformance", "agreement", "timing", "accuracy")  # others after them
+_FOUND = {path.stem for path in SUITE_FOLDER.glob("*.py")} - {"__init__", "conftest", "context"}
+SUITES = (*(name for name in _ORDER if name in _FOUND), *sorted(_FOUND.difference(_ORDER)))
 Profile = Literal["quick", "normal"]
 Crop = Literal["center", "none"]
 JOB_TIMEOUT_S = 3600.0  # all suites of one device

@@ -1,11 +1,19 @@
 """Agreement: every layer's output on the device against the host reference; fused plans against unfused ones.
 
+A difference counts as a fraction of the layer's largest magnitude, taken before ReLU6 cuts values off: the cut hides
+how large the numbers were that float32 had to round. The bound is 1e-5 for nets as deep as Klaus (13 layers) and grows
+with the square root of the depth, as independent rounding errors do: 2.1e-5 for lite0's 60. Measured there with
+nothing of ours (float32 BLAS against the float64 oracle, the seven demo photos): at most 1.0e-5.
+
 The input is a real photo formed on the host, so that device and host read the same numbers; a network that takes no
 pictures gets noise from a seed.
 """
 
 from __future__ import annotations
 
+import dataclasses
+import math
+from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -14,35 +22,38 @@ from device_tests.errors import ProgramError
 from device_tests.plan import ModelPlan
 from device_tests.program_records import ActivationRecord
 from device_tests.suites.context import Context, Remote
+from klaus_runtime.forward import walk
 from klaus_runtime.images import form, read_picture
-from klaus_runtime.model import F32, Softmax
-from klaus_runtime.reference import NumpyEngine
+from klaus_runtime.model import F32, Activation, Layer, Model, Softmax
+from klaus_runtime.reference import apply_layer
 from reports.record import Status
 
-LAYER_BOUND = 1e-5  # of the layer's largest value
+LAYER_BOUND = 1e-5  # of the layer's largest value, for BOUND_DEPTH layers
+BOUND_DEPTH = 13
 FUSED_BOUND = 1e-5  # of a probability
 TIMEOUT_S = 1800.0
 
 
 def test_layers(context: Context, remote: Remote, model: ModelPlan) -> None:
-    """Every layer agrees with the numpy oracle within LAYER_BOUND of the layer's largest value."""
+    """Every layer agrees with the numpy oracle within the bound."""
     tensor, subject = _input(context, model)
     remote_input = _send(context, remote, model, tensor)
     context.doing(f"{model.id}: every layer's output on the device")
     folder = remote.folder("activations")
     files = remote.program.activations(remote.packed(model), remote_input, folder, timeout_s=TIMEOUT_S)
     layers = context.model(model).layers
+    bound = layer_bound(len(layers))
     assert [record.layer for record, _ in files] == list(range(len(layers))), "not one output for each layer, in order"
     worst: tuple[float, str] = (0.0, "")
     wrong: list[str] = []
     last: F32 | None = None
-    for (record, path), expected in zip(files, NumpyEngine(context.model(model)).activations(tensor), strict=True):
+    for (record, path), (expected, scale) in zip(files, reference(context.model(model), tensor), strict=True):
         name = f"{record.layer} {layers[record.layer].name}"
         context.doing(f"{model.id}: layer {name}")
         last = _fetch(context, remote, record, path, expected)
-        error = difference(last, expected)
+        error = difference(last, expected, scale)
         worst = max(worst, (error, name))
-        if not error <= LAYER_BOUND:
+        if not error <= bound:
             wrong.append(name)
             context.emit(
                 "layer_error",
@@ -50,7 +61,7 @@ def test_layers(context: Context, remote: Remote, model: ModelPlan) -> None:
                 model=model,
                 subject=name,
                 value=error if np.isfinite(error) else None,
-                message=f"differs by {error:.3g} of the layer's largest value; the bound is {LAYER_BOUND:g}",
+                message=f"differs by {error:.3g} of the layer's largest value; the bound is {bound:.2g}",
             )
     remote.device.remove(folder, timeout_s=120)
     context.emit(
@@ -59,7 +70,7 @@ def test_layers(context: Context, remote: Remote, model: ModelPlan) -> None:
         model=model,
         subject=f"worst: {worst[1]}",
         value=worst[0] if np.isfinite(worst[0]) else None,
-        attributes={"layers": len(layers), "photo": subject, "bound": LAYER_BOUND},
+        attributes={"layers": len(layers), "photo": subject, "bound": bound},
     )
     assert not wrong, f"{len(wrong)} of {len(layers)} layers differ from the host reference, first {wrong[0]}"
     assert last is not None
@@ -91,11 +102,31 @@ def _check_fused(context: Context, remote: Remote, model: ModelPlan, remote_inpu
     assert good, f"the fused plan's probabilities differ by {error:.3g} from the unfused plan's"
 
 
-def difference(given: F32, expected: F32) -> float:
-    """Largest difference as a fraction of the largest expected magnitude; infinite for shapes or values unlike."""
+def layer_bound(layers: int) -> float:
+    """What a layer of a net of so many may differ by."""
+    return LAYER_BOUND * max(1.0, math.sqrt(layers / BOUND_DEPTH))
+
+
+def reference(model: Model, tensor: F32) -> Iterator[tuple[F32, float]]:
+    """Every layer's output by the numpy oracle, and its largest magnitude before ReLU6 cuts it off."""
+    scale = 0.0
+
+    def apply(_: int, layer: Layer, inputs: Sequence[F32]) -> F32:
+        nonlocal scale
+        cut = getattr(layer, "activation", None) is Activation.RELU6
+        uncut = dataclasses.replace(layer, activation=Activation.LINEAR) if cut else layer  # type: ignore[call-arg]
+        output = apply_layer(uncut, inputs)
+        scale = float(np.abs(output).max(initial=0.0))
+        return np.clip(output, np.float32(0), np.float32(6)) if cut else output
+
+    for output in walk(model, tensor, apply):
+        yield output, scale
+
+
+def difference(given: F32, expected: F32, largest: float) -> float:
+    """Largest difference as a fraction of `largest`; infinite for shapes or values unlike."""
     if given.shape != expected.shape or not np.isfinite(given).all():
         return float("inf")
-    largest = float(np.abs(expected).max(initial=0.0))
     distance = float(np.abs(given.astype(np.float64) - expected).max(initial=0.0))
     return distance / largest if largest else (0.0 if distance == 0 else float("inf"))
 

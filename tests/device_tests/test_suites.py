@@ -13,8 +13,9 @@ from device_tests.photos import DEMO, Photo, demo_photos, folder_photos
 from device_tests.plan import Job
 from device_tests.program_records import TopClass
 from device_tests.suites.accuracy import NEAR, class_numbers, same_top
-from device_tests.suites.agreement import difference
+from device_tests.suites.agreement import difference, layer_bound, reference
 from klaus_runtime.images import read_picture
+from klaus_runtime.reference import NumpyEngine
 from tests.device_tests.small_net import build_of, fake_device, small_net, small_plan
 
 
@@ -47,12 +48,28 @@ def test_the_largest_difference_of_a_probability() -> None:
 
 def test_difference_is_of_the_layers_largest_value() -> None:
     expected = np.array([[[1.0, -8.0]]], np.float32)
-    assert difference(expected, expected) == 0
-    assert difference(expected + np.float32(0.5), expected) == pytest.approx(0.0625)
-    assert difference(expected[:, :, :1], expected) == float("inf")
-    assert difference(np.full_like(expected, np.nan), expected) == float("inf")
-    assert difference(np.zeros((1, 1, 2), np.float32), np.zeros((1, 1, 2), np.float32)) == 0
-    assert difference(np.ones((1, 1, 2), np.float32), np.zeros((1, 1, 2), np.float32)) == float("inf")
+    assert difference(expected, expected, 8) == 0
+    assert difference(expected + np.float32(0.5), expected, 8) == pytest.approx(0.0625)
+    assert difference(expected[:, :, :1], expected, 8) == float("inf")
+    assert difference(np.full_like(expected, np.nan), expected, 8) == float("inf")
+    nothing = np.zeros((1, 1, 2), np.float32)
+    assert difference(nothing, nothing, 0) == 0
+    assert difference(nothing + 1, nothing, 0) == float("inf")
+
+
+def test_the_reference_is_the_oracle_and_sees_behind_the_cut() -> None:
+    model = small_net()
+    tensor = np.random.default_rng(1).standard_normal(model.input_shape).astype(np.float32) * 9
+    found = list(reference(model, tensor))
+    for (output, _), expected in zip(found, NumpyEngine(model).activations(tensor), strict=True):
+        np.testing.assert_array_equal(output, expected)
+    assert found[0][0].max() == 6
+    assert found[0][1] > 20
+
+
+def test_the_bound_grows_with_the_root_of_the_depth() -> None:
+    assert [layer_bound(layers) for layers in (1, 12, 13)] == [1e-5] * 3
+    assert layer_bound(52) == pytest.approx(2e-5)
 
 
 def test_classes_are_in_the_models_own_order() -> None:
