@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -181,6 +182,7 @@ def test_a_password_from_the_environment(
     phone.open()
 
 
+@pytest.mark.skipif(shutil.which("ssh-agent") is None, reason="this computer has no ssh-agent (openssh-client)")
 def test_the_agents_keys_are_tried(
     serve: Callable[..., Server], device: Open, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
