@@ -58,6 +58,7 @@ def run_job(
     folder: where the job's file and log go. take: called for each record, from this thread. stop: ends the job early.
     """
     state = JobState(job)
+    changed(state)
     try:
         with _only_job(job):
             _run_subprocess(state, folder, timeout_s, take, changed, stop)
@@ -143,7 +144,6 @@ def _environment(file: Path, writing: int) -> dict[str, str]:
         PIPE_VARIABLE: str(writing),
         "PYTHONPATH": os.pathsep.join(path),
         "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
-        "PYTHONDONTWRITEBYTECODE": "1",
     }
 
 

@@ -18,6 +18,12 @@ MAX_LINE_BYTES = 4 << 20
 MAX_BYTES = 1 << 30
 
 
+class JournalError(ReportError):
+    """The journal cannot be written: the disk is full or gone. Exit code 3."""
+
+    exit_code = 3
+
+
 class Journal:
     """The only writer of one run's journal. Use it in a `with` block."""
 
@@ -39,9 +45,14 @@ class Journal:
         line = record.to_json().encode("ascii") + b"\n"
         if len(line) > MAX_LINE_BYTES:
             raise ReportError(f"record of {record.metric}: {len(line)} bytes, at most {MAX_LINE_BYTES} fit in a line")
-        while line:
-            line = line[os.write(self._descriptor, line) :]
-        os.fsync(self._descriptor)
+        try:
+            while line:
+                line = line[os.write(self._descriptor, line) :]
+            os.fsync(self._descriptor)
+        except OSError as error:
+            raise JournalError(
+                f"{self.path}: cannot be written ({error.strerror}); what was recorded is kept; make room and run again"
+            ) from error
 
     def close(self) -> None:
         """No-op when closed."""

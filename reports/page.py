@@ -362,7 +362,8 @@ def _reproduce(records: Sequence[Record], head: Record) -> str:
 
 
 def _problem(record: Record) -> Problem:
-    what = record.metric + (f" {record.subject}" if record.subject else "")
+    metric = "" if record.metric == "test" and record.subject else record.metric
+    what = f"{metric} {record.subject}".strip()
     return Problem(record.status, record.device or NOTHING, record.model or "", record.suite, what, record.message)
 
 

@@ -87,9 +87,7 @@ METRICS: dict[str, Metric] = {
         # conformance, agreement
         Metric("kernel_error", "of bound", "largest difference of a kernel variant from the reference", "lower"),
         Metric("kernel_cases", "cases", "cases of one op and instruction set that the checker ran on the device"),
-        Metric(
-            "layer_error", "of layer max", "largest difference of a layer from the host reference", "lower"
-        ),
+        Metric("layer_error", "of layer max", "largest difference of a layer from the host reference", "lower"),
         Metric(
             "fused_error", "relative", "largest difference of a probability between fused and unfused plans", "lower"
         ),

@@ -38,7 +38,8 @@ def judge(records: Sequence[Record]) -> Judgement:
     """Of one device and model: the worst that its records say."""
     found: dict[Verdict, list[str]] = {verdict: [] for verdict in Verdict}
     for record in records:
-        what = " ".join(part for part in (record.suite, record.metric, record.subject) if part)
+        metric = "" if record.metric == "test" and record.subject else record.metric
+        what = " ".join(part for part in (record.suite, metric, record.subject) if part)
         if record.status is Status.ERROR or record.status is Status.MISS:
             found[Verdict.ERROR].append(f"{what}: {record.message or record.status.value}")
         elif record.status is Status.FAIL:

@@ -176,7 +176,7 @@ def _problems(problems: tuple[Problem, ...]) -> RenderableType:
     missed: dict[tuple[str, str], list[str]] = {}
     for problem in problems:
         if problem.status is Status.MISS:
-            missed.setdefault((problem.device, problem.message), []).append(problem.what.removeprefix("test "))
+            missed.setdefault((problem.device, problem.message), []).append(problem.what)
     for (device, message), tests in missed.items():
         head = Text.assemble(("MISS  ", STATUS_STYLES[Status.MISS]), (plain(device), "bold"), f"  {len(tests)} ")
         head.append(plain(f"{'test' if len(tests) == 1 else 'tests'} {message}: {', '.join(tests)}", 600))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from reports import journal
-from reports.journal import Journal
+from reports.journal import Journal, JournalError
 from reports.record import ReportError
 from tests.reports.report_samples import device, head, record
 
@@ -79,6 +80,26 @@ def test_sizes_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(journal, "MAX_BYTES", 100)
     with pytest.raises(ReportError, match="at most 100"):
         journal.read(path)
+
+
+def test_a_full_disk_is_one_clear_error_and_keeps_what_was_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / journal.NAME
+    with Journal(path) as writer:
+        writer.append(record("run"))
+        room = [100]
+
+        def write(descriptor: int, data: bytes) -> int:
+            if not room:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            return write_really(descriptor, data[: room.pop()])
+
+        write_really = os.write
+        monkeypatch.setattr(os, "write", write)
+        with pytest.raises(JournalError, match=r"No space left.*make room"):
+            writer.append(record("run", subject="end"))
+    assert journal.read(path) == [record("run")]
 
 
 def test_no_journal_is_one_clear_error(tmp_path: Path) -> None:
