@@ -35,10 +35,14 @@ static klaus_status check_window(const klaus_model *model, int32_t layer, klaus_
                             "1..65536");
     }
     const int32_t pads[4] = {facts->pad_top, facts->pad_bottom, facts->pad_left, facts->pad_right};
+    const bool conv = facts->op == KLAUS_OP_CONV;
     for (int i = 0; i < 4; i++) {
-        /* A window that lies in the padding alone would have no maximum and no average. */
-        if (pads[i] < 0 || pads[i] >= (i < 2 ? facts->kernel_rows : facts->kernel_cols)) {
-            return refuse_layer(model, layer, error, "a padding", pads[i], "0 or more and smaller than the kernel");
+        /* A window that lies in the padding alone would have no maximum and no average; a convolution's sees zeros. */
+        const int32_t kernel = i < 2 ? facts->kernel_rows : facts->kernel_cols;
+        if (pads[i] < 0 || pads[i] > (conv ? kernel : kernel - 1)) {
+            return refuse_layer(model, layer, error, "a padding", pads[i],
+                                conv ? "0 or more and at most the kernel's size"
+                                     : "0 or more and smaller than the kernel");
         }
     }
     return KLAUS_OK;

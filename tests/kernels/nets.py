@@ -72,7 +72,7 @@ def every_op() -> Model:
         Pool("average", (4,), Window(3, 2, 2, 1, (1, 0, 1, 1)), "average"),
         Concat("both", (5, 6, 5)),
         Slice("middle", (7,), 3, 14),
-        Convolution("grouped", (8,), Window(3, 3, 1, 1, (1, 1, 1, 1)), grouped, 2, linear),
+        Convolution("grouped", (8,), Window(3, 3, 1, 1, (1, 3, 0, 2)), grouped, 2, linear),
         Activate("bend", (9,), relu6),
         GlobalPool("global", (10,)),
         FullConnect("hidden", (11,), make.weights((13, 10), 200, half=True, scaled=False), linear),
