@@ -38,7 +38,7 @@ typedef void (*klaus_check_sink)(void *user, const klaus_check_report *report);
 
 /* Runs the checks and tells the sink, variant by variant. Returns 0 if all passed, 1 if any failed, 2 if no variant is
  * named by the options, 5 if the checker itself found no memory. Not for use while other threads run: signal handlers
- * for SIGILL, SIGSEGV, SIGBUS and SIGFPE are replaced while it works. */
+ * for SIGILL, SIGTRAP, SIGSEGV, SIGBUS and SIGFPE are replaced while it works. */
 int klaus_check_run(const klaus_check_options *options, klaus_check_sink sink, void *user);
 
 #endif

@@ -48,14 +48,19 @@ bool klaus_block_is_whole(const klaus_block *block) {
     return true;
 }
 
-static const int caught_signals[] = {SIGILL, SIGSEGV, SIGBUS, SIGFPE};
+static const int caught_signals[] = {SIGILL, SIGTRAP, SIGSEGV, SIGBUS, SIGFPE};
 #define CAUGHT_COUNT (sizeof caught_signals / sizeof caught_signals[0])
 
 static struct sigaction former_actions[CAUGHT_COUNT];
 static sigjmp_buf way_back;
-static volatile sig_atomic_t caught;
+static volatile sig_atomic_t caught, calling;
 
 static void catch_signal(int number) {
+    if (!calling) { /* a fault of the checker itself: let it show */
+        signal(number, SIG_DFL);
+        raise(number);
+        return;
+    }
     caught = number;
     siglongjmp(way_back, 1);
 }
@@ -76,12 +81,17 @@ void klaus_guard_end(void) {
 
 const char *klaus_guard_call(void (*work)(void *data), void *data) {
     if (sigsetjmp(way_back, 1) == 0) {
+        calling = 1;
         work(data);
+        calling = 0;
         return NULL;
     }
+    calling = 0;
     switch (caught) {
     case SIGILL:
         return "SIGILL (an instruction that this CPU lacks)";
+    case SIGTRAP:
+        return "SIGTRAP (a trap that the compiler put in)";
     case SIGFPE:
         return "SIGFPE";
     case SIGBUS:

@@ -26,7 +26,7 @@ void klaus_block_protect(klaus_block *block);
 /* Whether the bytes around the block are as they were. */
 bool klaus_block_is_whole(const klaus_block *block);
 
-/* Catches SIGILL, SIGSEGV, SIGBUS and SIGFPE between begin and end. */
+/* Catches SIGILL, SIGTRAP, SIGSEGV, SIGBUS and SIGFPE between begin and end. */
 void klaus_guard_begin(void);
 void klaus_guard_end(void);
 /* Calls work(data); NULL if it came back, else the name of the signal that stopped it. */

@@ -30,7 +30,7 @@ __attribute__((always_inline)) static inline void klaus_pool_cells(const klaus_s
         }
     }
     for (int v = 0; v < vectors; v++)
-        vst1q_f32(output + 4 * v, klaus_limit(vmulq_n_f32(sum[v], factor), limits));
+        vst1q_f32(output + 4 * v, klaus_limit(factor == 1 ? sum[v] : vmulq_n_f32(sum[v], factor), limits));
 }
 
 /* All outputs of a part. `mean`: the folded cells are divided by their number. */

@@ -7,5 +7,6 @@ bool klaus_conv_is_sound(const klaus_shape *shape) {
            shape->batch <= 1 && shape->groups > 0 && shape->in_channels > 0 && shape->out_channels > 0 &&
            shape->in_channels % shape->groups == 0 && shape->out_channels % shape->groups == 0 && shape->in_rows > 0 &&
            shape->in_cols > 0 && shape->out_rows > 0 && shape->out_cols > 0 && shape->kernel_rows > 0 &&
-           shape->kernel_cols > 0 && shape->stride_rows > 0 && shape->stride_cols > 0;
+           shape->kernel_cols > 0 && shape->stride_rows > 0 && shape->stride_cols > 0 &&
+           klaus_shape_weights_per_row(shape) <= INT32_MAX;
 }

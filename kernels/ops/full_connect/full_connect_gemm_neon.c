@@ -123,27 +123,27 @@ static int32_t tile_rows(int32_t batch, int32_t most) {
     return (batch + tiles - 1) / tiles;
 }
 
+/* A part's scratch memory: where its pieces begin, in bytes. */
 typedef struct part_scratch {
-    const float **inputs; /* [batch] */
-    float *sums;          /* [batch][panel width] between blocks */
-    float *weights;       /* one decoded block */
+    size_t inputs;  /* const float *[batch] */
+    size_t sums;    /* float [batch][panel width], kept between blocks */
+    size_t weights; /* one decoded block */
     size_t bytes;
 } part_scratch;
 
-static part_scratch scratch_of(const klaus_shape *s, int32_t panel_width, uint8_t *memory) {
+static part_scratch scratch_of(const klaus_shape *s, int32_t panel_width) {
     const size_t batch = (size_t)klaus_at_least_one(s->batch), width = (size_t)panel_width;
-    const size_t inputs = aligned(batch * sizeof(float *), KLAUS_ALIGNMENT);
-    const size_t sums = aligned(batch * width * sizeof(float), KLAUS_ALIGNMENT);
-    const size_t weights =
-        s->weight_dtype == KLAUS_F32 ? 0 : (aligned(KLAUS_FULL_CONNECT_BLOCK * width, GROUP)) * sizeof(float);
-    const part_scratch scratch = {(const float **)(void *)memory, (float *)(void *)(memory + inputs),
-                                  (float *)(void *)(memory + inputs + sums), inputs + sums + weights};
+    part_scratch scratch = {0};
+    scratch.sums = aligned(batch * sizeof(float *), KLAUS_ALIGNMENT);
+    scratch.weights = scratch.sums + aligned(batch * width * sizeof(float), KLAUS_ALIGNMENT);
+    scratch.bytes = scratch.weights;
+    if (s->weight_dtype != KLAUS_F32)
+        scratch.bytes += aligned(KLAUS_FULL_CONNECT_BLOCK * width, GROUP) * sizeof(float);
     return scratch;
 }
 
 size_t klaus_full_connect_gemm_scratch_bytes(const klaus_shape *shape, int32_t parts, int32_t panel_width) {
-    static uint8_t nowhere[1];
-    return scratch_of(shape, panel_width, nowhere).bytes * (size_t)parts;
+    return scratch_of(shape, panel_width).bytes * (size_t)parts;
 }
 
 static decoder decoder_of(const klaus_shape *s) {
@@ -166,13 +166,15 @@ void klaus_full_connect_gemm_run(const klaus_call *call, int32_t part, int32_t p
     const klaus_shape *s = call->shape;
     const int64_t inputs = klaus_shape_inputs_per_row(s);
     const int32_t batch = (int32_t)klaus_at_least_one(s->batch), rows = tile_rows(batch, kernel->rows);
-    part_scratch scratch = scratch_of(s, kernel->width, NULL);
-    scratch = scratch_of(s, kernel->width, (uint8_t *)call->scratch + (size_t)part * scratch.bytes);
+    const part_scratch at = scratch_of(s, kernel->width);
+    uint8_t *scratch = (uint8_t *)call->scratch + (size_t)part * at.bytes;
+    const float **rows_of_input = (const float **)(void *)(scratch + at.inputs);
+    float *all_sums = (float *)(void *)(scratch + at.sums), *decoded = (float *)(void *)(scratch + at.weights);
     const decoder decode = decoder_of(s);
     /* floats need no decoding and no blocks */
     const int64_t block = decode != NULL ? KLAUS_FULL_CONNECT_BLOCK : inputs;
     for (int32_t b = 0; b < batch; b++)
-        scratch.inputs[b] = (const float *)call->input[0] + b * inputs;
+        rows_of_input[b] = (const float *)call->input[0] + b * inputs;
     klaus_gemm_tile tile = {.taps = 1, .activation = s->activation};
     int64_t begin, end;
     klaus_share(s->out_channels, kernel->width, part, parts, &begin, &end);
@@ -188,15 +190,15 @@ void klaus_full_connect_gemm_run(const klaus_call *call, int32_t part, int32_t p
         for (int64_t done = 0; done < inputs; done += block) {
             const int64_t count = inputs - done < block ? inputs - done : block;
             if (decode != NULL)
-                decode(table, encoded, count * tile.width, scratch.weights);
-            tile.weights = decode != NULL ? scratch.weights : (const float *)(const void *)encoded;
+                decode(table, encoded, count * tile.width, decoded);
+            tile.weights = decode != NULL ? decoded : (const float *)(const void *)encoded;
             tile.depth = (int32_t)count;
             tile.offset = (size_t)done;
             tile.finished = done + count == inputs;
             for (int32_t b = 0; b < batch; b += rows) {
-                float *sums = scratch.sums + b * tile.width;
+                float *sums = all_sums + b * tile.width;
                 tile.rows = batch - b < rows ? batch - b : rows;
-                tile.inputs = scratch.inputs + b;
+                tile.inputs = rows_of_input + b;
                 tile.start = done > 0 ? sums : NULL;
                 tile.output = tile.finished ? (float *)call->output + (int64_t)b * s->out_channels + first : sums;
                 tile.stride = tile.finished ? (size_t)s->out_channels : (size_t)tile.width;
