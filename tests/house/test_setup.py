@@ -134,3 +134,49 @@ def test_inv_makes_the_venv_once_and_is_quick_then(root: Path, tmp_path: Path) -
     assert second.returncode == 0
     assert second.stderr == ""
     assert second.stdout == first.stdout
+
+
+def test_it_asks_only_where_someone_can_answer(root: Path) -> None:
+    """The same question at a terminal, with CI set, and without a terminal."""
+    program = "from toolchains import setup; import sys; sys.stdout.write(str(setup.someone_is_there()))"
+
+    def answer(stdin: int, stderr: int, **environment: str) -> str:
+        base = {key: value for key, value in os.environ.items() if key != "CI"}
+        done = subprocess.run(
+            [sys.executable, "-c", program],
+            cwd=root,
+            env={**base, **environment},
+            stdin=stdin,
+            stdout=subprocess.PIPE,
+            stderr=stderr,
+            text=True,
+            check=True,
+        )
+        return done.stdout
+
+    ours, theirs = os.openpty()
+    try:
+        assert answer(theirs, theirs) == "True"
+        assert answer(theirs, theirs, CI="true") == "False"
+        assert answer(subprocess.DEVNULL, theirs) == "False"
+        assert answer(theirs, subprocess.DEVNULL) == "False"
+    finally:
+        os.close(ours)
+        os.close(theirs)
+
+
+@needs_apt
+def test_declined_packages_are_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sizes are shown first; apt-get only simulates until someone has said yes."""
+    ran: list[str] = []
+
+    def record(argv: list[str], what: str) -> str:
+        ran.append(what)
+        return ""
+
+    monkeypatch.setattr(setup, "quietly", record)
+    monkeypatch.setattr(setup, "root_prefix", lambda **_: [])
+    monkeypatch.setattr(setup, "agreed", lambda _: False)
+    with pytest.raises(SetupError, match="declined"):
+        setup.install_system(["clang-19"], ask=True)
+    assert ran == ["apt-get update", "looking up the packages"]

@@ -23,8 +23,8 @@ int main(int argc, char **argv) {
         values[i] = squares_start + (float)i;
     }
     pthread_mutex_unlock(&lock);
-    printf("%s %d %.9g %.9g %s\n", klaus_system(), count, (double)klaus_dot(values, values, count),
-           (double)expf(1.0f), strlen(argv[0]) > 0 ? "named" : "nameless");
+    printf("%s %d %.9g %.9g %s\n", klaus_system(), count, (double)klaus_dot(values, values, count), (double)expf(1.0f),
+           strlen(argv[0]) > 0 ? "named" : "nameless");
     free(values);
     return count == 4;
 }
