@@ -80,7 +80,9 @@ def form(model: Model, picture: U8, crop: Crop = "center") -> F32:
     if crop == "center":
         picture = _central_square(picture, rows, model.formation.padding)
     if picture.shape[:2] != (rows, cols):
-        picture = np.asarray(Image.fromarray(picture).resize((cols, rows), Image.Resampling.BICUBIC))
+        # Columns, then rows, as the device program does: a single resize may take some shapes' rows first.
+        wide = Image.fromarray(picture).resize((cols, picture.shape[0]), Image.Resampling.BICUBIC)
+        picture = np.asarray(wide.resize((cols, rows), Image.Resampling.BICUBIC))
     tensor = picture.astype(np.float32)
     if model.formation.order == "bgr":
         tensor = tensor[:, :, ::-1]
