@@ -18,6 +18,10 @@ static inline float32x4_t klaus_fma_lane2(float32x4_t sum, float32x4_t vector, f
 static inline float32x4_t klaus_fma_lane3(float32x4_t sum, float32x4_t vector, float32x4_t scalars) {
     return vfmaq_laneq_f32(sum, vector, scalars, 3);
 }
+/* The upper four of eight halves to floats. */
+static inline float32x4_t klaus_widen_high(uint8x16_t halves) {
+    return vcvt_high_f32_f16(vreinterpretq_f16_u8(halves));
+}
 /* For each byte of `indices` (below 16) the table's byte. */
 static inline uint8x16_t klaus_table16(uint8x16_t table, uint8x16_t indices) {
     return vqtbl1q_u8(table, indices);
@@ -37,6 +41,9 @@ static inline float32x4_t klaus_fma_lane2(float32x4_t sum, float32x4_t vector, f
 }
 static inline float32x4_t klaus_fma_lane3(float32x4_t sum, float32x4_t vector, float32x4_t scalars) {
     return vmlaq_lane_f32(sum, vector, vget_high_f32(scalars), 1);
+}
+static inline float32x4_t klaus_widen_high(uint8x16_t halves) {
+    return vcvt_f32_f16(vreinterpret_f16_u8(vget_high_u8(halves)));
 }
 static inline uint8x16_t klaus_table16(uint8x16_t table, uint8x16_t indices) {
     const uint8x8x2_t halves = {{vget_low_u8(table), vget_high_u8(table)}};

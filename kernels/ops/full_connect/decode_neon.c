@@ -11,7 +11,7 @@ void klaus_decode_f16(const void *table, const uint8_t *encoded, int64_t count, 
     for (; i + 8 <= count; i += 8) {
         const uint8x16_t halves = vld1q_u8(encoded + 2 * i);
         vst1q_f32(weights + i, vcvt_f32_f16(vreinterpret_f16_u8(vget_low_u8(halves))));
-        vst1q_f32(weights + i + 4, vcvt_f32_f16(vreinterpret_f16_u8(vget_high_u8(halves))));
+        vst1q_f32(weights + i + 4, klaus_widen_high(halves));
     }
     if (i < count)
         vst1q_f32(weights + i, vcvt_f32_f16(vreinterpret_f16_u8(vld1_u8(encoded + 2 * i))));
@@ -36,9 +36,9 @@ void klaus_decode_q8(const void *table, const uint8_t *encoded, int64_t count, f
 static inline void widen_halves(uint8x16_t low, uint8x16_t high, float *weights) {
     const uint8x16x2_t halves = vzipq_u8(low, high);
     vst1q_f32(weights, vcvt_f32_f16(vreinterpret_f16_u8(vget_low_u8(halves.val[0]))));
-    vst1q_f32(weights + 4, vcvt_f32_f16(vreinterpret_f16_u8(vget_high_u8(halves.val[0]))));
+    vst1q_f32(weights + 4, klaus_widen_high(halves.val[0]));
     vst1q_f32(weights + 8, vcvt_f32_f16(vreinterpret_f16_u8(vget_low_u8(halves.val[1]))));
-    vst1q_f32(weights + 12, vcvt_f32_f16(vreinterpret_f16_u8(vget_high_u8(halves.val[1]))));
+    vst1q_f32(weights + 12, klaus_widen_high(halves.val[1]));
 }
 
 /* 16 indices to floats whose bytes stand in four tables. */
