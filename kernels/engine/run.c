@@ -7,6 +7,10 @@
 #include "engine/session.h"
 #include "os/os.h"
 
+/* Tags of klaus_os_mark: what ran since the mark before was no layer; was the layers that end with number n. */
+#define MARK_NO_LAYER 999
+#define MARK_LAYER 1000
+
 /* ---- steps ---- */
 
 typedef struct phase_work {
@@ -31,6 +35,9 @@ bool klaus_steps_run(klaus_session *session, const klaus_steps *steps, const flo
                      klaus_layer_sink sink, void *user) {
     const int32_t first = steps->request.first;
     char *arena = session->arena.bytes;
+    if (session->options.mark) {
+        klaus_os_mark(MARK_NO_LAYER);
+    }
     for (int32_t s = 0; s < steps->step_count; s++) {
         const klaus_step *step = &steps->steps[s];
         const klaus_layer_data *data = &session->model->data[step->first];
@@ -45,6 +52,9 @@ bool klaus_steps_run(klaus_session *session, const klaus_steps *steps, const flo
         const uint64_t started = klaus_os_now_ns();
         run_variant(session->pool, step->variant, &call);
         session->layer_ns[step->last] += klaus_os_now_ns() - started;
+        if (session->options.mark) {
+            klaus_os_mark(MARK_LAYER + step->last);
+        }
         if (sink != NULL && sink(user, step->last, call.output, step->shape.out_rows, step->shape.out_cols,
                                  step->shape.out_channels) != 0) {
             return false;
@@ -96,7 +106,8 @@ void klaus_default_options(klaus_options *options) {
                                .precision = KLAUS_FP32,
                                .memory = KLAUS_MEMORY_DEFAULT,
                                .fused = 1,
-                               .variant = NULL};
+                               .variant = NULL,
+                               .mark = 0};
 }
 
 static klaus_status check_options(const klaus_options *options, klaus_error *error) {

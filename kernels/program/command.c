@@ -40,6 +40,7 @@ klaus_status open_session(const session_arguments *arguments, opened *result, kl
     options.memory = (klaus_memory)arguments->memory;
     options.fused = !arguments->unfused;
     options.variant = arguments->variant;
+    options.mark = arguments->mark;
     const uint64_t started = klaus_os_now_ns();
     klaus_status status = klaus_open(arguments->model, &result->model, error);
     const uint64_t mapped = klaus_os_now_ns();

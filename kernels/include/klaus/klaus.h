@@ -48,6 +48,7 @@ typedef struct klaus_options {
     klaus_memory memory;
     int32_t fused;             /* 0: one step a layer, as `activations` needs it; 1: whatever is fastest */
     const char *variant;       /* name of a kernel variant to prefer wherever it can run, or NULL */
+    int32_t mark;              /* 1: tells an instruction counter where layers end; see docs/device-program.md */
 } klaus_options;
 
 typedef struct klaus_description {
