@@ -75,7 +75,7 @@ def _wide(rows: Iterable[Row]) -> RenderableType:
     for title in ("size · memory", "times", "accuracy · agreement"):
         table.add_column(title, no_wrap=True)
     table.add_column("verdict", max_width=24)
-    table.add_column("change", max_width=30)
+    table.add_column("change", no_wrap=True)
     for row in rows:
         table.add_row(
             _who(row),
