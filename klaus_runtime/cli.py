@@ -148,7 +148,18 @@ def _verify(options: argparse.Namespace) -> None:
 
 
 def _quantize(options: argparse.Namespace) -> None:
-    model = quantize.quantize(_model(options, options.source), options.scheme, seed=options.seed)
+    source = _model(options, options.source)
+    progress = Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty())
+    with progress:
+        bar = progress.add_task("quantizing", total=None)
+        model = quantize.quantize(
+            source,
+            options.scheme,
+            seed=options.seed,
+            calibration=options.calibration,
+            work=options.work or registry.cache_folder().parent / "quantize",
+            report=lambda what, done, total: progress.update(bar, description=clean(what), completed=done, total=total),
+        )
     made = package.write_package(model, options.out, name=options.name)
     bits = 8 * made.total_bytes / shapes.weight_count(model)
     if options.json:
@@ -370,6 +381,10 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("-o", "--out", required=True, type=Path, metavar="DIR", help="folder of the package")
     sub.add_argument("--name", help="of the files without ending (default: the model's and the scheme's)")
     sub.add_argument("--seed", type=int, default=0, help="of what a scheme draws (default 0)")
+    text = "folder of unlabelled photos, some hundred: schemes q6 and below need them, q8 gains by them"
+    sub.add_argument("--calibration", type=Path, metavar="DIR", help=text)
+    text = "keeps what an interrupted run has finished (default: quantize in the cache folder)"
+    sub.add_argument("--work", type=Path, metavar="DIR", help=text)
 
     sub = command("pack", _pack, "Make a packed model that the C library maps.")
     sub.add_argument("-o", "--out", required=True, type=Path, metavar="FILE.klaus")

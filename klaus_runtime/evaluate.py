@@ -53,7 +53,7 @@ class FastEngine:
         """Raises InputError for a malformed model. Expands all weights to float32."""
         shapes.validate(model)
         self.model = model
-        self._steps = [_step(layer) for layer in model.layers]
+        self._steps = [prepare(layer) for layer in model.layers]
         largest = max(rows * cols * channels for rows, cols, channels in (model.input_shape, *shapes.infer(model)))
         self._batch = max(1, min(64, _BATCH_BYTES // (4 * largest)))
 
@@ -93,8 +93,8 @@ class FastEngine:
         return output
 
 
-def _step(layer: Layer) -> Step:
-    """The layer as a function of a batch, its weights prepared."""
+def prepare(layer: Layer) -> Step:
+    """The layer as a function of a batch, its weights expanded to float32. Raises InputError for an unknown kind."""
     if isinstance(layer, Convolution):
         return _convolution(layer)
     if isinstance(layer, FullConnect):

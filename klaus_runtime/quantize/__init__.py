@@ -4,29 +4,56 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 
 from klaus_runtime.errors import InputError
 from klaus_runtime.model import Convolution, FullConnect, Model
-from klaus_runtime.quantize import schemes
+from klaus_runtime.quantize import calibrated, schemes, views
+from klaus_runtime.quantize.sequential import Report
 
-SCHEMES: Mapping[str, str] = {name: scheme.description for name, scheme in schemes.SCHEMES.items()}
+_CALIBRATED: Mapping[str, str] = {
+    "q6": "64 entries a codebook, chosen on calibration photos",
+    "q5": "32 entries a codebook, chosen on calibration photos",
+    "q4": "16 entries a codebook, chosen and tuned on calibration photos",
+    "q3": "16 entries a codebook at 3 bits a weight as a coder counts them, chosen and tuned on calibration photos",
+}
+SCHEMES: Mapping[str, str] = {name: scheme.description for name, scheme in schemes.SCHEMES.items()} | dict(_CALIBRATED)
 
 
-def quantize(model: Model, scheme: str, *, seed: int = 0) -> Model:
+def quantize(
+    model: Model,
+    scheme: str,
+    *,
+    seed: int = 0,
+    calibration: Path | None = None,
+    work: Path | None = None,
+    report: Report = lambda *_: None,
+) -> Model:
     """A model whose weights are chosen from codebooks as `scheme` (a key of SCHEMES) says; deterministic.
 
-    Raises InputError for an unknown scheme, a model that is quantized already, or one the scheme does not fit.
+    calibration: folder of unlabelled photos; q6 and fewer bits need one, q8 gains by it, the klaus schemes ignore it.
+    work: folder that keeps what an interrupted run has finished. report(what, done, of) is told how far it is.
+    Raises InputError for an unknown scheme, absent photos, a model that is quantized already, or one the scheme does
+    not fit.
     """
-    chosen = schemes.SCHEMES.get(scheme)
-    if chosen is None:
+    if scheme not in SCHEMES:
         raise InputError(f"scheme {scheme!r} is unknown: there are {', '.join(SCHEMES)}")
     for layer in model.layers:
         if isinstance(layer, Convolution | FullConnect) and layer.weights.codebook is not None:
             raise InputError(
                 f"model {model.name}: layer {layer.name} has a codebook already: quantize the float model it came from"
             )
-    result = chosen.apply(model, schemes.Settings(seed))
-    return replace(result, provenance=replace(model.provenance, scheme=scheme))
+    recipe = calibrated.RECIPES.get(scheme)
+    if recipe is not None and calibration is not None:
+        photos = views.find(calibration)
+        result = calibrated.apply(model, recipe, photos, seed=seed, work=work, report=report)
+        said = f"{scheme} (calibrated on {len(photos)} photos, seed {seed})"
+    elif scheme in schemes.SCHEMES:
+        result = schemes.SCHEMES[scheme].apply(model, schemes.Settings(seed))
+        said = scheme
+    else:
+        raise InputError(f"scheme {scheme} is chosen on photos: give a folder of some hundred by --calibration DIR")
+    return replace(result, provenance=replace(model.provenance, scheme=said))
 
 
 __all__ = ["SCHEMES", "quantize"]

@@ -84,7 +84,7 @@ def test_convolution_means_what_it_says(
     x = nets.numbers(rng, 5, 6, groups * channels)
     wanted = _by_hand(layer, x)
     np.testing.assert_allclose(apply_layer(layer, [x]), wanted, atol=1e-5)
-    np.testing.assert_allclose(evaluate._step(layer)([x[None]])[0], wanted, atol=1e-4)
+    np.testing.assert_allclose(evaluate.prepare(layer)([x[None]])[0], wanted, atol=1e-4)
 
 
 @settings(max_examples=60, deadline=None)
@@ -108,7 +108,7 @@ def test_pools_ignore_their_padding(
         cells = x[max(begin, 0) : begin + kernel, max(first, 0) : first + kernel].reshape(-1, 2)
         wanted = cells.max(axis=0) if kind == "max" else cells.mean(axis=0)
         np.testing.assert_allclose(got[row, col], wanted, atol=1e-5)
-    np.testing.assert_allclose(evaluate._step(layer)([x[None]])[0], got, atol=1e-5)
+    np.testing.assert_allclose(evaluate.prepare(layer)([x[None]])[0], got, atol=1e-5)
 
 
 @settings(max_examples=60, deadline=None)
@@ -130,7 +130,7 @@ def test_normalisation_stays_in_its_group(size: int, groups: int, width: int, be
         assert got[row, col, channel] == pytest.approx(
             float(x[row, col, channel]) * (2 + 0.1 * total) ** -beta, rel=1e-5
         )
-    np.testing.assert_allclose(evaluate._step(layer)([x[None]])[0], got, atol=1e-5)
+    np.testing.assert_allclose(evaluate.prepare(layer)([x[None]])[0], got, atol=1e-5)
 
 
 @pytest.mark.parametrize("seed", range(4))

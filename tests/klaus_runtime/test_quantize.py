@@ -10,7 +10,7 @@ import pytest
 from klaus_runtime import seeded
 from klaus_runtime.errors import InputError
 from klaus_runtime.model import Convolution, FullConnect, Model
-from klaus_runtime.quantize import SCHEMES, quantize
+from klaus_runtime.quantize import quantize, schemes
 from klaus_runtime.quantize.kmeans import cluster, nearest
 from klaus_runtime.readers import ccv
 
@@ -83,7 +83,7 @@ def test_nonsense_is_refused(values: list[float], k: int, weights: list[float] |
         cluster(np.array(values, np.float32), k, given)
 
 
-@pytest.mark.parametrize("scheme", SCHEMES)
+@pytest.mark.parametrize("scheme", schemes.SCHEMES)
 def test_schemes(tiny: Model, scheme: str) -> None:
     result = quantize(tiny, scheme)
     assert_same(result, quantize(tiny, scheme, seed=0))
