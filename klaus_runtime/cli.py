@@ -20,11 +20,12 @@ from rich.progress import Progress
 from rich.table import Table
 from rich.text import Text
 
-from klaus_runtime import accuracy, files, images, native, pack, package, quantize, registry, shapes
+from klaus_runtime import accuracy, calibrate, files, images, native, pack, package, quantize, registry, shapes
 from klaus_runtime.engine import Engine
 from klaus_runtime.errors import InputError, KlausError
 from klaus_runtime.evaluate import FastEngine
 from klaus_runtime.model import F32, Convolution, FullConnect, Model
+from klaus_runtime.quantize import views
 from klaus_runtime.reference import NumpyEngine
 
 SEEDED = "seeded: timing only, the answers mean nothing"
@@ -170,6 +171,29 @@ def _quantize(options: argparse.Namespace) -> None:
         _say(f"{path}  {path.stat().st_size:,} bytes")
     _say(f"{options.scheme}: {made.total_bytes:,} bytes in all, {bits:.2f} bits a weight")
     _print_origin(model)
+
+
+def _calibrate(options: argparse.Namespace) -> None:
+    path = Path(options.source)
+    if options.out is None and (options.source in registry.MODELS or path.suffix != ".sqlite3"):
+        raise InputError(f"{options.source}: is no package that ranges could be written into: say where by -o DIR")
+    source = _model(options, options.source)
+    photos = views.find(options.images)
+    progress = Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty())
+    with progress:
+        bar = progress.add_task("photos", total=len(photos))
+        report = lambda done: progress.update(bar, completed=done)  # noqa: E731
+        model = calibrate.calibrate(source, photos, method=options.method, report=report)
+    name = path.stem if path.suffix == ".sqlite3" else None
+    made = package.write_package(model, options.out or path.parent, name=name)
+    if options.json:
+        ranges = [asdict(item) for item in model.ranges if item is not None]
+        _json({**_facts(model), "files": [str(file) for file in made.files], "photos": len(photos), "ranges": ranges})
+        return
+    for title, item in zip(("input", *(layer.name for layer in model.layers)), model.ranges, strict=True):
+        if item is not None:
+            _say(f"{title}  {item.low:.6g} to {item.high:.6g}")
+    _say(f"{made.path}: ranges of {len(photos)} photos, by {options.method}")
 
 
 def _pack(options: argparse.Namespace) -> None:
@@ -385,6 +409,15 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--calibration", type=Path, metavar="DIR", help=text)
     text = "keeps what an interrupted run has finished (default: quantize in the cache folder)"
     sub.add_argument("--work", type=Path, metavar="DIR", help=text)
+
+    sub = command(
+        "calibrate", _calibrate, "Measure activation ranges for int8 arithmetic and write them into the package."
+    )
+    sub.add_argument("--images", required=True, type=Path, metavar="DIR", help="unlabelled photos, some hundred")
+    text = "folder of the package (default: SOURCE itself is written anew)"
+    sub.add_argument("-o", "--out", type=Path, metavar="DIR", help=text)
+    text = "minmax: every value (default); percentile: all but the outermost"
+    sub.add_argument("--method", choices=("minmax", "percentile"), default="minmax", help=text)
 
     sub = command("pack", _pack, "Make a packed model that the C library maps.")
     sub.add_argument("-o", "--out", required=True, type=Path, metavar="FILE.klaus")
