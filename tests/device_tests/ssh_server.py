@@ -218,7 +218,8 @@ class _Handle(paramiko.SFTPHandle):
     def write(self, offset: int, data: Any) -> int:
         limit = self._behaviour.drop_upload_after_bytes
         if limit is not None and offset + len(data) > limit:
-            self._transport.sock.close()
+            # shut down, not closed: the transport's thread still reads the number, which another file could get
+            self._transport.sock.shutdown(socket.SHUT_RDWR)
             self.close()
             return SFTP_FAILURE
         return int(super().write(offset, data))
