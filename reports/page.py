@@ -269,8 +269,9 @@ def _change(group: Sequence[Record], earlier: Sequence[Sequence[Record]]) -> tup
 def _change_facts(change: tuple[str, Change] | None, emulated: bool) -> Facts:
     if change is None:
         return (("", "first run"),)
-    mark = f" ({EMULATED})" if emulated and not METRICS[change[1].metric].emulated_counts else ""
-    return ((change[0], signed_share(change[1].fraction) + mark), ("", f"since {change[1].since[:15]}"))
+    mark = f"{EMULATED}, " if emulated and not METRICS[change[1].metric].emulated_counts else ""
+    since = change[1].since[:15]
+    return ((change[0], signed_share(change[1].fraction)), ("", f"{mark}since"), ("", since))
 
 
 def _checks(records: Sequence[Record]) -> tuple[Checks, ...]:

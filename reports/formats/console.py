@@ -71,7 +71,7 @@ def _head(page: Page) -> RenderableType:
 
 def _wide(rows: Iterable[Row]) -> RenderableType:
     table = Table(box=box.HORIZONTALS, header_style="bold", pad_edge=False, show_lines=True, border_style="dim")
-    table.add_column("device · model", max_width=28)
+    table.add_column("device · model", min_width=14, max_width=28)
     for title in ("size · memory", "times", "accuracy · agreement"):
         table.add_column(title, no_wrap=True)
     table.add_column("verdict", max_width=24)
@@ -100,7 +100,7 @@ def _narrow(rows: Iterable[Row]) -> RenderableType:
             ("times", _flow(row.times)),
             ("accuracy", _flow(row.accuracy)),
             ("agreement", _flow(row.agreement)),
-            ("change", _change(row)),
+            ("change", _flow(row.change)),
             ("verdict", _verdict(row)),
         ):
             card.add_row(name, cell)
@@ -218,7 +218,8 @@ def _grid(facts: Facts) -> Text:
 
 
 def _flow(facts: Facts) -> Text:
-    return Text("  ·  ".join(plain(f"{label} {said}".strip()) for label, said in facts) or NOTHING)
+    text = "  ·  ".join(plain(f"{label} {said}".strip()) for label, said in facts)
+    return Text(text.replace(":  ·  ", ": ") or NOTHING)
 
 
 def _text(text: str) -> Text:
