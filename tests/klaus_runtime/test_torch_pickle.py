@@ -1,10 +1,12 @@
-"""Legacy torch files: read right, and never executed."""
+"""Torch files, legacy and zip: read right, and never executed."""
 
 from __future__ import annotations
 
+import io
 import os
 import pickle
 import struct
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -147,6 +149,70 @@ def test_any_bytes_are_an_input_error(data: bytes) -> None:
 @given(data=st.data())
 def test_damage_is_an_input_error_or_another_number(data: st.DataObject) -> None:
     whole = bytearray(files.saved(TENSORS))
+    for position, byte in data.draw(
+        st.lists(st.tuples(st.integers(0, len(whole) - 1), st.integers(0, 255)), min_size=1, max_size=10)
+    ):
+        whole[position] = byte
+    got, _ = attempt(lambda: torch_pickle.parse(bytes(whole), "x"))
+    assert got is None or sum(array.nbytes for array in got.values()) < 10_000
+
+
+def test_zip_files_hold_the_same_tensors(tmp_path: Path) -> None:
+    path = tmp_path / "weights.pt"
+    path.write_bytes(files.saved_zip(TENSORS))
+    assert torch_pickle.is_zip(path)
+    got = torch_pickle.read(path)
+    assert list(got) == list(TENSORS)
+    for key, wanted in TENSORS.items():
+        assert got[key].dtype == wanted.dtype
+        np.testing.assert_array_equal(got[key], wanted)
+
+
+def test_the_state_dict_of_a_checkpoint_is_taken() -> None:
+    inner = files.state({"t": files.tensor(FOUR, 0, (4,), (1,))})[2:-1]
+    pickled = b"\x80\x02}(" + files.text("epoch") + files.integer(3) + files.text("state_dict") + inner + b"u."
+    got = torch_pickle.parse(files.zipped(pickled, {"0": bytes(16)}), "x")
+    assert list(got) == ["t"]
+
+
+def test_hostile_zip_files(tmp_path: Path) -> None:
+    good = files.state({"t": files.tensor(FOUR, 0, (2, 2), (2, 1))})
+    made = tmp_path / "made"
+    compressed = io.BytesIO()
+    with zipfile.ZipFile(compressed, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("weights/data.pkl", good)
+        archive.writestr("weights/data/0", bytes(16))
+    for data, says in (
+        (files.zipped(pickle.dumps(Evil(made), 2), {}), "asks for"),
+        (files.zipped(pickle.dumps({"t": 1}, 2), {}), "something else than named tensors"),
+        (files.zipped(good, {}), "is absent"),
+        (files.zipped(good, {"0": bytes(15)}), "is 15 bytes long"),
+        (files.zipped(good, {"0": bytes(16)}, byteorder=b"big"), "little-endian"),
+        (files.zipped(good, {"0": bytes(16)}, **{"x/data.pkl": good}), "holds 2 state dicts"),
+        (compressed.getvalue(), "compressed or overlapping"),
+        (files.zipped(good, {"0": bytes(16)})[:-30], "no torch file or damaged"),
+    ):
+        with pytest.raises(InputError, match=says):
+            torch_pickle.parse(data, "bad.pt")
+    assert not made.exists()
+
+
+def test_values_of_exponential_size_are_not_written_out() -> None:
+    doubled = b"(" + files.text("x") + b"t" + b"".join(b"q%ch%c\x86" % (n, n) for n in range(60))
+    state = b"\x80\x02" + b"(" + files.text("storage") + files.name("torch", "FloatStorage") + files.text("0")
+    state += files.text("cpu") + doubled + b"NtQ."
+    with pytest.raises(InputError, match="storage whose size"):
+        torch_pickle.parse(files.zipped(state, {}), "x")
+    keys = b"\x80\x02]" + doubled + b"a."
+    head = b"".join(pickle.dumps(value, 2) for value in (files.MAGIC, 1001, files.FACTS))
+    with pytest.raises(InputError, match="does not name"):
+        torch_pickle.parse(head + files.state({}) + keys, "x")
+
+
+@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(data=st.data())
+def test_damaged_zip_files_are_an_input_error_or_another_number(data: st.DataObject) -> None:
+    whole = bytearray(files.saved_zip(TENSORS))
     for position, byte in data.draw(
         st.lists(st.tuples(st.integers(0, len(whole) - 1), st.integers(0, 255)), min_size=1, max_size=10)
     ):

@@ -1,9 +1,11 @@
-"""Legacy torch files made without torch: pickles put together by hand, so that good and hostile ones can be had."""
+"""Torch files made without torch: pickles put together by hand, so that good and hostile ones can be had."""
 
 from __future__ import annotations
 
+import io
 import pickle
 import struct
+import zipfile
 from collections import OrderedDict
 from collections.abc import Mapping
 from typing import Any
@@ -63,7 +65,12 @@ def numbers(array: npt.NDArray[Any]) -> bytes:
 
 
 def saved(tensors: Mapping[str, npt.NDArray[Any]]) -> bytes:
-    """What torch.save would make of a state dict with these tensors."""
+    """What torch.save before 1.6 would make of a state dict with these tensors."""
+    items, storages = _stored(tensors)
+    return file(state(items), storages)
+
+
+def _stored(tensors: Mapping[str, npt.NDArray[Any]]) -> tuple[Mapping[str, bytes], Mapping[str, bytes]]:
     items: OrderedDict[str, bytes] = OrderedDict()
     storages = {}
     for index, (key, array) in enumerate(tensors.items()):
@@ -71,4 +78,21 @@ def saved(tensors: Mapping[str, npt.NDArray[Any]]) -> bytes:
         strides = tuple(step // array.itemsize for step in np.ascontiguousarray(array).strides)
         items[key] = tensor(storage(kind, str(index), array.size), 0, array.shape, strides if array.ndim else ())
         storages[str(index)] = numbers(np.ascontiguousarray(array))
-    return file(state(items), storages)
+    return items, storages
+
+
+def zipped(pickled_state: bytes, storages: Mapping[str, bytes], **more: bytes) -> bytes:
+    """A file as torch.save writes it since 1.6: a zip file without compression."""
+    buffer = io.BytesIO()
+    parts = {"data.pkl": pickled_state, "byteorder": b"little"}
+    parts |= {f"data/{key}": data for key, data in storages.items()} | {"version": b"3\n"} | more
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for part, data in parts.items():
+            archive.writestr(zipfile.ZipInfo(f"weights/{part}"), data)
+    return buffer.getvalue()
+
+
+def saved_zip(tensors: Mapping[str, npt.NDArray[Any]]) -> bytes:
+    """What torch.save makes of a state dict since 1.6."""
+    items, storages = _stored(tensors)
+    return zipped(state(items), {key: data[8:] for key, data in storages.items()})
