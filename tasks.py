@@ -195,6 +195,17 @@ def models(_: Context) -> int:
     return pipeline.list_models()
 
 
+@_command(
+    more={"name": "klaus-2014, squeezenet or lite0", "mirror": "another URL, or a folder, that holds the files"},
+    positional=["name"],
+)
+def fetch_model(_: Context, name: str, mirror: str = "") -> int:
+    """Fetch a public model; checked, resumed if cut short."""
+    from device_tests import pipeline
+
+    return pipeline.fetch_model(name, mirror)
+
+
 @_command("scheme", more={"source": "a model's name or file", "out": "folder of the package"}, positional=["source"])
 def quantize(_: Context, source: str, scheme: str = "", out: str = "build/packages") -> int:
     """Make a package (sqlite3 + PNG) from a model."""
@@ -280,7 +291,20 @@ devices = Collection("devices")
 devices.add_task(list_devices)
 devices.add_task(enrol)
 namespace = Collection(
-    build, deploy, bench, deploy_and_bench, devices, models, quantize, report, nightly, doctor, run_tests, check, clean
+    build,
+    deploy,
+    bench,
+    deploy_and_bench,
+    devices,
+    models,
+    fetch_model,
+    quantize,
+    report,
+    nightly,
+    doctor,
+    run_tests,
+    check,
+    clean,
 )
 
 

@@ -25,6 +25,7 @@ from device_tests.program import Program
 from klaus_runtime.package import write_package
 from klaus_runtime.quantize import SCHEMES
 from klaus_runtime.registry import MODELS
+from klaus_runtime.registry import fetch_model as fetch_files
 from toolchains import detect, setup
 from toolchains.build import Build
 from toolchains.build import build as compile_targets
@@ -295,10 +296,27 @@ def list_models() -> int:
         default = prepare.DEFAULT_SCHEMES.get(entry.name, prepare.AS_IT_IS)
         _print(f"{entry.name:<14} {entry.description}")
         _print(f"{'':<14} source: {entry.source}; licence: {entry.licence}; quantized by default as {default}")
+        _print(f"{'':<14} {entry.digest}")
     _print("")
     _print(f"{prepare.AS_IT_IS:<14} weights as the source has them")
     for name, description in SCHEMES.items():
         _print(f"{name:<14} {description}")
+    return 0
+
+
+def fetch_model(name: str, mirror: str) -> int:
+    """Fetches a model's files and says where they are; progress goes to stderr."""
+    done: dict[str, int] = {}
+
+    def progress(file: str, have: int, total: int | None) -> None:
+        tenth = 10 * have // total if total else have >> 20
+        if done.get(file) != tenth:  # a line a tenth, or a MiB where the size is not known
+            done[file] = tenth
+            share = f"{have / total:.0%} of {total:,}" if total else f"{have:,}"
+            sys.stderr.write(f"{file}: {share} bytes\n")
+
+    for path in fetch_files(name, mirror=mirror or None, progress=progress):
+        _print(f"{path.stat().st_size:>12,}  {path}")
     return 0
 
 

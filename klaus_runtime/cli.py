@@ -35,6 +35,7 @@ _MAX_TENSOR_BYTES = 1 << 30
 
 def clean(text: str) -> str:
     """Text from a file or a path made harmless for a terminal: what cannot be printed becomes a question mark."""
+    # device_tests and reports share reports/words.py; this package sees neither of them, and a line is enough here.
     return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text)
 
 
@@ -257,11 +258,12 @@ def _eval(options: argparse.Namespace) -> None:
 def _models(options: argparse.Namespace) -> None:
     entries = registry.MODELS.values()
     if options.json:
-        rows = [{key: getattr(entry, key) for key in ("name", "description", "source", "licence")} for entry in entries]
+        facts = ("name", "description", "source", "licence", "digest")
+        rows = [{key: getattr(entry, key) for key in facts} for entry in entries]
         _json({"models": rows, "schemes": dict(quantize.SCHEMES)})
         return
     for entry in entries:
-        _say(f"{entry.name}: {entry.description}; {entry.source}; {entry.licence}")
+        _say(f"{entry.name}: {entry.description}; {entry.source}; {entry.licence}; {entry.digest}")
 
 
 # ------------------------------------------------------------------------------------------------------- helpers
