@@ -91,4 +91,4 @@ def _inputs(source: str) -> Iterator[Path]:
     path = Path(source)
     if source not in MODELS and path.is_file():
         yield path
-        yield from sorted(path.parent.glob("*-layer-*.png"))
+        yield from sorted(path.parent.glob("*-layer*.png"))

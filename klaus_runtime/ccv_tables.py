@@ -44,6 +44,10 @@ _SCHEMA = {
     "layer_quant": "layer INTEGER PRIMARY KEY ASC, quant BLOB",
 }
 
+_SMALL_PAGES, _LARGE_PAGES = (512, 1024, 2048, 4096), (4096, 16384, 65536)
+# sqlite's file header: change counter, the counter that the version after it belongs to, version of the last writer.
+_HEADER = ((24, 1), (92, 1), (96, 3_040_001))
+
 
 def create(db: sqlite3.Connection, table: str) -> None:
     """Makes one of ccv's tables."""
@@ -67,6 +71,38 @@ def new_database(path: Path) -> Iterator[sqlite3.Connection]:
             db.execute("BEGIN")
             yield db
             db.execute("COMMIT")
+        finally:
+            db.close()
+    except sqlite3.Error as error:
+        raise InputError(f"{path.name}: cannot be written (sqlite: {error}): is the disk full?") from error
+
+
+def shrink(path: Path) -> None:
+    """Makes a closed database as small as any page size lets it be, and independent of sqlite's version.
+
+    Small pages waste less behind each blob and table, large ones hold long blobs with fewer pointers.
+    """
+    sizes = {}
+    for page in _SMALL_PAGES if path.stat().st_size < 1 << 20 else _LARGE_PAGES:
+        _rewrite(path, page)
+        sizes[page] = path.stat().st_size
+    best = min(sizes, key=lambda page: sizes[page])
+    if page != best:
+        _rewrite(path, best)
+    with path.open("r+b") as file:
+        for offset, value in _HEADER:
+            file.seek(offset)
+            file.write(value.to_bytes(4, "big"))
+
+
+def _rewrite(path: Path, page_bytes: int) -> None:
+    try:
+        db = sqlite3.connect(path, isolation_level=None)
+        try:
+            db.execute("PRAGMA journal_mode = OFF")
+            db.execute("PRAGMA synchronous = OFF")
+            db.execute(f"PRAGMA page_size = {page_bytes}")
+            db.execute("VACUUM")
         finally:
             db.close()
     except sqlite3.Error as error:

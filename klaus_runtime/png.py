@@ -14,18 +14,26 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import oxipng
 
-from klaus_runtime import files
+from klaus_runtime import deflate, files
+from klaus_runtime.deflate import Effort
 from klaus_runtime.errors import InputError
 from klaus_runtime.model import U8
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 MAX_SAMPLES = 1 << 27  # the largest full connect of the VGG nets has 102,760,448
 MAX_FILE_BYTES = 1 << 28
-_TRIAL_BYTES = 1 << 19
 _DEPTHS = (1, 2, 4, 8)
 _COLOUR_NAMES = {0: "gray", 2: "colour", 3: "palette", 4: "gray with alpha", 6: "colour with alpha"}
 _AVERAGE, _PAETH = 3, 4
+_FILTERS = (
+    oxipng.RowFilter.NoOp,
+    oxipng.RowFilter.Sub,
+    oxipng.RowFilter.Up,
+    oxipng.RowFilter.MinSum,
+    oxipng.RowFilter.Entropy,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +72,7 @@ def decode(data: bytes, name: str, *, shape: tuple[int, int] | None = None) -> I
         previous = kind
     row_bytes = (width * depth + 7) // 8
     raw = _inflate(image_data, height * (1 + row_bytes), name).reshape(height, 1 + row_bytes)
-    return IndexPicture(depth, _unpack(_unfilter(raw, name), width, depth))
+    return IndexPicture(depth, unpack_rows(_unfilter(raw, name), width, depth))
 
 
 def _printable(kind: bytes) -> str:
@@ -118,8 +126,8 @@ def _header(body: memoryview, name: str, shape: tuple[int, int] | None) -> tuple
         raise InputError(f"{name}: is interlaced: save it without interlacing")
     if shape is not None and (height, width) != shape:
         raise InputError(
-            f"{name}: is {width} wide and {height} high, its layer has {shape[1]} inputs (width) and "
-            f"{shape[0]} outputs (height): is it the picture of another layer?"
+            f"{name}: is {width} wide and {height} high instead of {shape[1]} and {shape[0]}: "
+            "is it the picture of another layer?"
         )
     if not (0 < width < 1 << 31 and 0 < height < 1 << 31) or width * height > MAX_SAMPLES:
         raise InputError(f"{name}: says it is {width:,} x {height:,}: at most {MAX_SAMPLES:,} samples are read")
@@ -200,8 +208,8 @@ def _unfilter_wavefront(raw: U8) -> U8:
     return result[1:, 1:]
 
 
-def _unpack(rows: U8, width: int, depth: int) -> U8:
-    """Bytes to samples; PNG puts the leftmost sample into the highest bits."""
+def unpack_rows(rows: U8, width: int, depth: int) -> U8:
+    """What pack_rows made, back as samples (height, width)."""
     if depth == 8:
         return np.ascontiguousarray(rows)
     per_byte = 8 // depth
@@ -211,43 +219,75 @@ def _unpack(rows: U8, width: int, depth: int) -> U8:
     return np.ascontiguousarray(samples.reshape(rows.shape[0], -1)[:, :width])
 
 
-def encode(samples: U8, depth: int) -> bytes:
+def encode(samples: U8, depth: int, *, effort: Effort = "fast") -> bytes:
     """A gray PNG file of the given depth whose raw samples (height, width) are these.
 
-    Rows stay unfiltered: neighbouring indices do not predict each other. Raises ValueError if a sample needs more bits.
+    effort: fast leaves rows unfiltered, as neighbouring indices do not predict each other; best tries filters too,
+    keeps what comes out smallest and reads it back. Raises ValueError if a sample needs more bits.
     """
     if depth not in _DEPTHS or samples.ndim != 2 or samples.dtype != np.uint8 or not samples.size:
         raise ValueError(f"not uint8 (height, width) with depth 1, 2, 4 or 8: {samples.shape}, {depth}")
     if int(samples.max()) >= 1 << depth:
         raise ValueError(f"sample {samples.max()} does not fit {depth} bits")
     height, width = samples.shape
+    rows = np.zeros((height, 1 + (width * depth + 7) // 8), np.uint8)
+    rows[:, 1:] = pack_rows(samples, depth)
+    unfiltered = rows.tobytes()
+    header = struct.pack(">IIBBBBB", width, height, depth, 0, 0, 0, 0)
+    if effort == "fast":
+        return _file(header, deflate.compress(unfiltered, "fast"))
+    streams = [deflate.compress(unfiltered, way) for way in ("fast", "best")]
+    filtered = _filtered(_file(header, streams[0]))
+    if filtered != unfiltered:
+        streams.append(deflate.compress(filtered, "best"))
+    made = _file(header, min(streams, key=len))
+    if not np.array_equal(decode(made, "the picture just made").samples, samples):
+        raise RuntimeError("a PNG tool has changed the samples of an index picture")
+    return made
+
+
+def pack_rows(samples: U8, depth: int) -> U8:
+    """Samples (height, width) of 1, 2, 4 or 8 bits as bytes (height, ...): leftmost in the highest bits, ends zero."""
+    if depth == 8:
+        return samples
+    height, width = samples.shape
     per_byte = 8 // depth
     padded = np.zeros((height, -(-width // per_byte) * per_byte), np.uint8)
     padded[:, :width] = samples
-    packed = np.zeros((height, 1 + padded.shape[1] // per_byte), np.uint8)
+    packed = np.zeros((height, padded.shape[1] // per_byte), np.uint8)
     for place in range(per_byte):
-        packed[:, 1:] |= padded[:, place::per_byte] << (8 - depth * (place + 1))
-    header = struct.pack(">IIBBBBB", width, height, depth, 0, 0, 0, 0)
-    return SIGNATURE + _chunk(b"IHDR", header) + _chunk(b"IDAT", _deflate(packed.tobytes())) + _chunk(b"IEND", b"")
+        packed |= padded[:, place::per_byte] << (8 - depth * (place + 1))
+    return packed
 
 
-def _deflate(data: bytes) -> bytes:
-    """Compressed by what does best on a part of the data: indices repeat little, so coding symbols alone often wins."""
-    middle = max(0, len(data) - _TRIAL_BYTES) // 2
-    trial = data[middle : middle + _TRIAL_BYTES]
-    ways = ((9, zlib.Z_HUFFMAN_ONLY), (6, zlib.Z_FILTERED), (9, zlib.Z_DEFAULT_STRATEGY))
-    return _deflated(data, *min(ways, key=lambda way: len(_deflated(trial, *way))))
+def _filtered(data: bytes) -> bytes:
+    """The rows of a picture under the filters that suit them best, as far as oxipng can tell: what is to be deflated.
+
+    Every reduction of oxipng's is off: a palette or another depth would be another picture to a reader of raw samples.
+    """
+    made = oxipng.optimize_from_memory(
+        data,
+        level=4,
+        filter=list(_FILTERS),
+        interlace=oxipng.Interlacing.Off,
+        strip=oxipng.StripChunks.all(),
+        deflate=oxipng.Deflaters.libdeflater(9),
+        bit_depth_reduction=False,
+        color_type_reduction=False,
+        palette_reduction=False,
+        grayscale_reduction=False,
+    )
+    return zlib.decompress(b"".join(body for kind, body in _chunks(made, "oxipng's picture") if kind == b"IDAT"))
 
 
-def _deflated(data: bytes, level: int, strategy: int) -> bytes:
-    deflater = zlib.compressobj(level, zlib.DEFLATED, 15, 9, strategy)
-    return deflater.compress(data) + deflater.flush()
+def _file(header: bytes, stream: bytes) -> bytes:
+    return SIGNATURE + _chunk(b"IHDR", header) + _chunk(b"IDAT", stream) + _chunk(b"IEND", b"")
 
 
 def _chunk(kind: bytes, body: bytes) -> bytes:
     return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
 
 
-def write_indices(path: Path, samples: U8, depth: int) -> None:
+def write_indices(path: Path, samples: U8, depth: int, *, effort: Effort = "fast") -> None:
     """Writes encode()'s file, whole or not at all. Raises InputError where path cannot be written."""
-    files.write_bytes(path, encode(samples, depth))
+    files.write_bytes(path, encode(samples, depth, effort=effort))

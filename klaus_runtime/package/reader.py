@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import sqlite3
-from collections.abc import Mapping
-from dataclasses import fields
+from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any, Literal
 
@@ -32,32 +33,43 @@ from klaus_runtime.model import (
     Weights,
     Window,
 )
-from klaus_runtime.package.tables import KINDS, LABEL_LISTS, VERSION, picture_path
+from klaus_runtime.package import stream
+from klaus_runtime.package.tables import (
+    CLASSIC,
+    EXTENDED,
+    EXTENDED_SCHEMA,
+    KINDS,
+    LABEL_LISTS,
+    SCHEMA,
+    picture_path,
+    stream_path,
+)
 from klaus_runtime.readers.database import has_table, open_database
+
+_MAX_STREAM_BYTES = 1 << 29
 
 
 def read_package(path: Path) -> Model:
-    """Reads and checks a package; the index pictures stand beside path as NAME-layer-N.png.
+    """Reads and checks a package; its pictures stand beside path as NAME-layer-N.png or NAME-layers.png.
 
     Raises InputError naming the file and what is wrong with it: malformed, incomplete, or parts of two packages mixed.
     """
     with open_database(path) as db:
         facts = _read_facts(db)
-        ranges: list[Range | None] = []
-        layers = []
-        columns = "layer, name, kind, inputs, settings, weight_shape, scale, bias, codebook, indices_sha256, range"
-        query = f"SELECT {columns} FROM klaus_layer ORDER BY layer LIMIT {shapes.MAX_LAYERS + 1}"  # noqa: S608
-        for number, row in enumerate(db.execute(query).fetchall()):
-            values = dict(zip(columns.split(", "), row, strict=True))
-            if values["layer"] != number:
-                raise InputError(f"klaus_layer has layer {values['layer']!r} where {number} should stand")
-            layers.append(_read_layer(db, path, number, values))
-            ranges.append(_range(values["range"], f"layer {number}"))
+        rows = _read_rows(db, EXTENDED_SCHEMA if facts["version"] == EXTENDED else SCHEMA)
+        formation = facts.get("formation")
+        if facts["version"] == EXTENDED:
+            weights, mean = _read_stream(path, rows, facts)
+        else:
+            weights = {n: _read_weights(db, path, n, row) for n, row in enumerate(rows) if _has_weights(row, n)}
+            mean = _read_mean(db) if isinstance(formation, dict) and formation.get("kind") == "ccv" else None
+        layers = tuple(_read_layer(number, row, weights.get(number)) for number, row in enumerate(rows))
+        ranges = (_range(row["range"], f"layer {number}") for number, row in enumerate(rows))
         model = Model(
             name=_text(facts, "name"),
             input_shape=_shape3(facts.get("input_shape")),
-            layers=tuple(layers),
-            formation=_read_formation(db, facts.get("formation")),
+            layers=layers,
+            formation=_read_formation(formation, mean),
             labels=_read_labels(db, facts.get("labels")),
             provenance=_read_provenance(facts.get("provenance")),
             patches=_patches(facts.get("patches")),
@@ -65,6 +77,28 @@ def read_package(path: Path) -> Model:
         )
         shapes.validate(model)
     return model
+
+
+def _read_rows(db: sqlite3.Connection, schema: Mapping[str, str]) -> list[dict[str, Any]]:
+    """klaus_layer's rows in order; how many there are is bounded, what stands in them not yet checked."""
+    columns = [column.split()[0] for column in schema["klaus_layer"].split(", ")]
+    query = f"SELECT {', '.join(columns)} FROM klaus_layer ORDER BY layer LIMIT {shapes.MAX_LAYERS + 1}"  # noqa: S608
+    rows = [dict(zip(columns, row, strict=True)) for row in db.execute(query)]
+    for number, row in enumerate(rows):
+        if row["layer"] != number:
+            raise InputError(f"klaus_layer has layer {row['layer']!r} where {number} should stand")
+    return rows
+
+
+def _kind(row: Mapping[str, Any], number: int) -> type[Layer]:
+    kind = KINDS.get(_utf8(row["kind"], f"layer {number}: its kind"))
+    if kind is None:
+        raise InputError(f"layer {number}: is of the kind {row['kind']!r:.40}: {', '.join(KINDS)} are known")
+    return kind
+
+
+def _has_weights(row: Mapping[str, Any], number: int) -> bool:
+    return _kind(row, number) in (Convolution, FullConnect)
 
 
 def _json(text: object, what: str) -> Any:
@@ -82,14 +116,16 @@ def _no_constant(name: str) -> float:
 
 def _read_facts(db: sqlite3.Connection) -> dict[str, Any]:
     facts = {}
-    for table in ("klaus_package", "klaus_layer", "klaus_label", "layer_data"):
+    for table in SCHEMA:
         if not has_table(db, table):
             raise InputError(f"it has no table {table}: the package is incomplete")
     for key, value in db.execute("SELECT key, value FROM klaus_package LIMIT 1000"):
         if isinstance(key, bytes):
             facts[key.decode("utf-8", "replace")] = _json(value, "a value in klaus_package")
-    if facts.get("version") != VERSION:
-        raise InputError(f"it is a package of version {facts.get('version')!r:.40}, this is for version {VERSION}")
+    if facts.get("version") not in (CLASSIC, EXTENDED):
+        raise InputError(f"it is a package of version {facts.get('version')!r:.40}, this is for versions 1 and 2")
+    if facts["version"] == CLASSIC and not has_table(db, "layer_data"):
+        raise InputError("it has no table layer_data: the package is incomplete")
     return facts
 
 
@@ -144,7 +180,15 @@ def _read_provenance(value: object) -> Provenance:
     return Provenance(source, licence, attribution, seeded, _text(found, "scheme"))
 
 
-def _read_formation(db: sqlite3.Connection, value: object) -> Formation:
+def _read_mean(db: sqlite3.Connection) -> F32 | None:
+    row = None
+    if has_table(db, "convnet_params"):
+        row = db.execute("SELECT mean_activity FROM convnet_params WHERE convnet = 0").fetchone()
+    size = len(row[0]) // 4 if row and isinstance(row[0], bytes) else 0
+    return _floats(row[0], "its mean picture", size).astype(np.float32) if row and size else None
+
+
+def _read_formation(value: object, mean: F32 | None) -> Formation:
     if value is None:
         return None
     found = _object(value, "its formation")
@@ -152,18 +196,17 @@ def _read_formation(db: sqlite3.Connection, value: object) -> Formation:
         order = found.get("order")
         if order not in ("rgb", "bgr"):
             raise InputError(f"its formation has channel order {order!r:.40}: rgb and bgr are known")
-        mean, scale = _numbers(found.get("mean"), "its mean"), _numbers(found.get("scale"), "its scale")
-        return CropFormation(_whole(found.get("padding"), "its crop padding"), mean, scale, order)
+        means, scale = _numbers(found.get("mean"), "its mean"), _numbers(found.get("scale"), "its scale")
+        return CropFormation(_whole(found.get("padding"), "its crop padding"), means, scale, order)
     if found.get("kind") != "ccv":
         raise InputError(f"its formation is of kind {found.get('kind')!r:.40}: ccv and crop are known")
     rows, cols = _whole(found.get("rows"), "its picture rows", 1), _whole(found.get("cols"), "its picture cols", 1)
     scan = found.get("scan_layer")
-    row = None
-    if has_table(db, "convnet_params"):
-        row = db.execute("SELECT mean_activity FROM convnet_params WHERE convnet = 0").fetchone()
-    mean_picture = _floats(row[0] if row else None, "its mean picture", rows * cols * 3)
+    if mean is None or mean.size != rows * cols * 3:
+        has = 0 if mean is None else mean.size
+        raise InputError(f"its mean picture has {has:,} numbers: {rows * cols * 3:,} are needed")
     return CcvFormation(
-        rows, cols, mean_picture.reshape(rows, cols, 3), None if scan is None else _whole(scan, "its scan layer")
+        rows, cols, mean.reshape(rows, cols, 3), None if scan is None else _whole(scan, "its scan layer")
     )
 
 
@@ -207,23 +250,28 @@ def _floats(blob: object, what: str, count: int, form: str = "<f4") -> Any:
     return np.frombuffer(blob, form)
 
 
-def _read_layer(db: sqlite3.Connection, path: Path, number: int, row: Mapping[str, Any]) -> Layer:
+def _read_layer(number: int, row: Mapping[str, Any], weights: Weights | None) -> Layer:
     what = f"layer {number}"
-    kind = KINDS.get(_utf8(row["kind"], f"{what}: its kind"))
-    if kind is None:
-        raise InputError(f"{what}: is of the kind {row['kind']!r:.40}: {', '.join(KINDS)} are known")
-    sources = _json(row["inputs"], f"{what}: its inputs")
+    kind = _kind(row, number)
+    sources = [number - 1] if row["inputs"] is None else _json(row["inputs"], f"{what}: its inputs")
     if not isinstance(sources, list):
         raise InputError(f"{what}: its inputs are not a list")
-    own = _object(_json(row["settings"], f"{what}: its settings"), f"{what}: its settings")
-    wanted = {field.name for field in fields(kind)} - {"name", "inputs", "weights"}
-    if set(own) != wanted:
-        raise InputError(f"{what}: has settings {sorted(own)}, its kind needs {sorted(wanted)}"[:400])
+    own = {} if row["settings"] is None else _json(row["settings"], f"{what}: its settings")
+    own = _complete(_object(own, f"{what}: its settings"), kind, {"name", "inputs", "weights"}, what)
     values: dict[str, Any] = {key: _setting(key, value, what) for key, value in own.items()}
-    if kind in (Convolution, FullConnect):
-        values["weights"] = _read_weights(db, path, number, row)
+    if weights is not None:
+        values["weights"] = weights
     name = _utf8(row["name"], f"{what}: its name")
     return kind(name=name, inputs=tuple(_whole(item, f"{what}: an input", -1) for item in sources), **values)
+
+
+def _complete(own: dict[str, Any], kind: type[Any], apart: set[str], what: str) -> dict[str, Any]:
+    """Settings with the defaults of those left out; raises InputError where one is unknown or has no default."""
+    wanted = {field.name: field.default for field in fields(kind) if field.name not in apart}
+    needed = {key for key, default in wanted.items() if default is MISSING}
+    if not needed <= set(own) <= set(wanted):
+        raise InputError(f"{what}: has settings {sorted(own)}, its kind needs {sorted(wanted)}"[:400])
+    return {key: default for key, default in wanted.items() if key not in own and default is not MISSING} | own
 
 
 def _setting(key: str, value: object, layer: str) -> object:
@@ -236,8 +284,8 @@ def _setting(key: str, value: object, layer: str) -> object:
         case "kind":
             return value  # shape validation knows the kinds of pool
         case "window":
-            found = _object(value, what)
-            if set(found) != {field.name for field in fields(Window)} or not isinstance(found["pads"], list):
+            found = _complete(_object(value, what), Window, set(), what)
+            if not isinstance(found["pads"], list | tuple):
                 raise InputError(f"{what} is not a window")
             pads = tuple(_whole(pad, what) for pad in found.pop("pads"))
             if len(pads) != 4:
@@ -248,17 +296,73 @@ def _setting(key: str, value: object, layer: str) -> object:
     return _whole(value, what)
 
 
-def _read_weights(db: sqlite3.Connection, path: Path, number: int, row: Mapping[str, Any]) -> Weights:
-    what = f"layer {number}"
+def _weight_shape(row: Mapping[str, Any], what: str) -> tuple[int, ...]:
     sizes = _json(row["weight_shape"], f"{what}: its weight_shape")
     if not isinstance(sizes, list) or len(sizes) not in (2, 4):
         raise InputError(f"{what}: its weight_shape is {sizes!r:.60}: 2 or 4 numbers are needed")
     shape = tuple(_whole(size, f"{what}: its weight_shape", 1, shapes.MAX_ELEMENTS) for size in sizes)
-    count = 1
-    for size in shape:
-        count *= size
-    if count > shapes.MAX_ELEMENTS:
-        raise InputError(f"{what}: has {count:,} weights, at most {shapes.MAX_ELEMENTS:,} are possible")
+    if math.prod(shape) > shapes.MAX_ELEMENTS:
+        raise InputError(f"{what}: has {math.prod(shape):,} weights, at most {shapes.MAX_ELEMENTS:,} are possible")
+    return shape
+
+
+def _read_stream(
+    path: Path, rows: Sequence[Mapping[str, Any]], facts: Mapping[str, Any]
+) -> tuple[dict[int, Weights], F32 | None]:
+    """The weights of every layer that has some, by layer, and the mean picture's numbers."""
+    numbers = [number for number, row in enumerate(rows) if _has_weights(row, number)]
+    parts = [_read_part(rows[number], f"layer {number}") for number in numbers]
+    formation = facts.get("formation")
+    mean = (0, 0)
+    if isinstance(formation, dict) and formation.get("kind") == "ccv":
+        sides = [_whole(formation.get(key), f"its picture {key}", 1) for key in ("rows", "cols")]
+        size = _one_of(formation.get("mean_bytes"), (stream.HALF, stream.FLOAT), "its mean_bytes")
+        mean = (3 * math.prod(sides), size)
+    total = stream.length(parts, mean)
+    if not 0 < total <= _MAX_STREAM_BYTES:
+        raise InputError(f"its stream has {total:,} bytes, 1 to {_MAX_STREAM_BYTES:,} are possible")
+    data = np.empty(total, np.uint8)
+    for number, (piece, shape) in enumerate(stream.pictures(total)):
+        pixels = png.read_indices(stream_path(path, number), shape=shape).samples.ravel()
+        data[piece] = pixels[: piece.stop - piece.start]
+    if hashlib.sha256(data.tobytes()).hexdigest() != facts.get("stream_sha256"):
+        raise InputError(f"{stream_path(path, 0).name} is the picture of another package: write it anew")
+    weights, found = stream.decode(parts, data, mean)
+    return dict(zip(numbers, weights, strict=True)), found if mean[0] else None
+
+
+def _read_part(row: Mapping[str, Any], what: str) -> stream.Part:
+    def column(name: str, known: tuple[int, ...]) -> int:
+        return _one_of(0 if row[name] is None else row[name], known, f"{what}: its {name}")
+
+    entries = _whole(0 if row["entries"] is None else row["entries"], f"{what}: its entries", 0, 256)
+    coded = entries > 0
+    number = (stream.HALF, stream.FLOAT)
+    per_byte = column("indices_a_byte", (1, 2, 4) if coded else (0,))
+    if coded and entries > 1 << (8 // per_byte):
+        raise InputError(f"{what}: has {per_byte} indices a byte and a codebook of {entries} entries: they do not fit")
+    return stream.Part(
+        shape=_weight_shape(row, what),
+        entries=entries,
+        per_byte=per_byte,
+        transposed=bool(column("transposed", (0, 1))),
+        codebook_bytes=column("codebook_bytes", number if coded else (0,)),
+        scale_bytes=column("scale_bytes", (0, *number)),
+        bias_bytes=column("bias_bytes", (0, *number)),
+        weight_bytes=column("weight_bytes", (0,) if coded else number),
+    )
+
+
+def _one_of(value: object, known: tuple[int, ...], what: str) -> int:
+    if not isinstance(value, int) or value not in known:
+        raise InputError(f"{what} is {value!r:.40}: {' or '.join(map(str, known))} is possible")
+    return value
+
+
+def _read_weights(db: sqlite3.Connection, path: Path, number: int, row: Mapping[str, Any]) -> Weights:
+    what = f"layer {number}"
+    shape = _weight_shape(row, what)
+    count = math.prod(shape)
     outputs = shape[0]
     query = "SELECT weight, bias, half_precision FROM layer_data WHERE layer = ?"
     data = db.execute(query, (number,)).fetchone() or (None, None, 0)

@@ -22,7 +22,7 @@ from klaus_runtime.model import (
 )
 from klaus_runtime.readers.database import has_table
 
-VERSION = 1
+CLASSIC, EXTENDED = 1, 2  # versions: with what Klaus' loader reads; with one stream for all layers
 KINDS: Mapping[str, type[Layer]] = {
     "convolution": Convolution,
     "full-connect": FullConnect,
@@ -45,11 +45,23 @@ SCHEMA = {
     ),
     "klaus_label": "class INTEGER PRIMARY KEY, id TEXT, name TEXT",
 }
+EXTENDED_SCHEMA = SCHEMA | {
+    "klaus_layer": (
+        "layer INTEGER PRIMARY KEY, name TEXT, kind TEXT, inputs TEXT, settings TEXT, weight_shape TEXT, "
+        "entries INTEGER, indices_a_byte INTEGER, transposed INTEGER, codebook_bytes INTEGER, scale_bytes INTEGER, "
+        "bias_bytes INTEGER, weight_bytes INTEGER, range TEXT"
+    ),
+}
 
 
 def picture_path(path: Path, layer: int) -> Path:
     """Where the index picture of a layer stands for the sqlite3 file `path`."""
     return path.with_name(f"{path.stem}-layer-{layer}.png")
+
+
+def stream_path(path: Path, number: int) -> Path:
+    """Where picture `number` (from 0) of an extended package's stream stands for the sqlite3 file `path`."""
+    return path.with_name(f"{path.stem}-layers{f'-{number + 1}' if number else ''}.png")
 
 
 def is_package(db: sqlite3.Connection) -> bool:

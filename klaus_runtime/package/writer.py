@@ -6,13 +6,16 @@ import hashlib
 import json
 import re
 import sqlite3
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from klaus_runtime import ccv_tables, files, png, shapes
+from klaus_runtime.deflate import Effort
 from klaus_runtime.errors import InputError
 from klaus_runtime.model import (
     CcvFormation,
@@ -27,7 +30,19 @@ from klaus_runtime.model import (
     Weights,
     Window,
 )
-from klaus_runtime.package.tables import KIND_NAMES, LABEL_LISTS, SCHEMA, VERSION, picture_path
+from klaus_runtime.package import stream
+from klaus_runtime.package.tables import (
+    CLASSIC,
+    EXTENDED,
+    EXTENDED_SCHEMA,
+    KIND_NAMES,
+    LABEL_LISTS,
+    SCHEMA,
+    picture_path,
+    stream_path,
+)
+
+Compat = Literal["klaus-2014"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,28 +65,107 @@ def default_name(model: Model) -> str:
     return re.sub(r"[^A-Za-z0-9._-]", "_", name).lstrip(".-")[:100] or "model"
 
 
-def write_package(model: Model, folder: Path, *, name: str | None = None) -> Package:
+def write_package(
+    model: Model, folder: Path, *, name: str | None = None, compat: Compat | None = None, effort: Effort = "fast"
+) -> Package:
     """Writes the package of a model into folder: all of its files or none.
 
-    name: of the files without ending; by default the model's name and scheme.
-    Raises InputError for a malformed model, a name that is no plain file name, or a folder that cannot be written.
+    name: of the files without ending; by default the model's name and scheme. compat: "klaus-2014" insists on what
+    Klaus' own loader reads, else that form is taken where it fits and all weights go into one stream where not.
+    effort: "best" takes seconds for every MB and saves a few percent; the same model gives the same bytes.
+    Raises InputError for a malformed model, one that compat does not fit, a name that is no plain file name, or a
+    folder that cannot be written.
     """
     shapes.validate(model)
     stem = default_name(model) if name is None else name
     if Path(stem).name != stem or stem in ("", ".", "..") or "\0" in stem:
         raise InputError(f"{stem!r}: is no name for a package: give a file name without folder")
+    obstacle = why_not_klaus(model)
+    if compat and obstacle:
+        raise InputError(f"model {model.name}: Klaus' own loader cannot read it, {obstacle}: leave compat out")
     path = folder / f"{stem}.sqlite3"
-    pictured = [n for n, layer in ccv_tables.weighted(model) if layer.weights.codebook is not None]
+    quantized = any(layer.weights.codebook is not None for _, layer in ccv_tables.weighted(model))
+    write = _write_extended if obstacle and quantized else _write_classic
+    targets = write(model, path, effort)
+    return Package(targets, sum(target.stat().st_size for target in targets))
+
+
+def why_not_klaus(model: Model) -> str | None:
+    """What keeps Klaus' own loader from reading a model's package, None where nothing does."""
+    for number, layer in ccv_tables.weighted(model):
+        book = layer.weights.codebook
+        if book is not None and (isinstance(layer, Convolution) or book.values.dtype != np.float16):
+            return f"layer {number} ({layer.name}) has a codebook that is not of a full connect or not half precision"
+    return ccv_tables.why_not(model)
+
+
+def _write_classic(model: Model, path: Path, effort: Effort) -> tuple[Path, ...]:
+    """Version 1: a picture for each layer with a codebook, the rest in ccv's tables and ours."""
+    pictured = {n: layer.weights for n, layer in ccv_tables.weighted(model) if layer.weights.codebook is not None}
     targets = (path, *(picture_path(path, number) for number in pictured))
     with files.staged(targets) as (database, *pictures):
-        for number, picture in zip(pictured, pictures, strict=True):
-            layer = model.layers[number]
-            assert isinstance(layer, Convolution | FullConnect)
+        for weights, picture in zip(pictured.values(), pictures, strict=True):
             # Depth 8 and value = index is what Klaus' own loader takes.
-            picture.write_bytes(png.encode(_index_rows(layer.weights), 8))
+            picture.write_bytes(png.encode(_index_rows(weights), 8, effort=effort))
         with ccv_tables.new_database(database) as db:
             _write_tables(db, model)
-    return Package(targets, sum(target.stat().st_size for target in targets))
+        ccv_tables.shrink(database)
+    return targets
+
+
+def _write_extended(model: Model, path: Path, effort: Effort) -> tuple[Path, ...]:
+    """Version 2: all weights in one stream, shown as a picture; tables of our own say what stands where."""
+    numbers = [number for number, _ in ccv_tables.weighted(model)]
+    weights = [layer.weights for _, layer in ccv_tables.weighted(model)]
+    parts = stream.smallest(weights, effort)
+    mean = model.formation.mean if isinstance(model.formation, CcvFormation) else None
+    mean_bytes = 0 if mean is None else stream.bytes_of(mean)
+    data = stream.encode(parts, weights, mean, mean_bytes)
+    shown = stream.pictures(len(data))
+    targets = (path, *(stream_path(path, number) for number in range(len(shown))))
+    facts = _facts(model) | {"version": EXTENDED, "stream_sha256": hashlib.sha256(data.tobytes()).hexdigest()}
+    if mean is not None:
+        facts["formation"] = (_formation_facts(model.formation) or {}) | {"mean_bytes": mean_bytes}
+    with files.staged(targets) as (database, *pictures):
+        for (piece, size), picture in zip(shown, pictures, strict=True):
+            pixels = np.zeros(size, np.uint8)
+            pixels.ravel()[: piece.stop - piece.start] = data[piece]
+            picture.write_bytes(png.encode(pixels, 8, effort=effort))
+        with ccv_tables.new_database(database) as db:
+            _create(db, EXTENDED_SCHEMA)
+            _write_facts(db, model, facts)
+            for number, layer in enumerate(model.layers):
+                own = _part_columns(parts[numbers.index(number)]) if number in numbers else {}
+                _write_layer(db, model, number, _given(_settings(layer), layer), own)
+        ccv_tables.shrink(database)
+    return targets
+
+
+def _part_columns(part: stream.Part) -> dict[str, object]:
+    return {
+        "weight_shape": _compact(part.shape),
+        "entries": part.entries or None,
+        "indices_a_byte": part.per_byte or None,
+        "transposed": int(part.transposed) or None,
+        "codebook_bytes": part.codebook_bytes or None,
+        "scale_bytes": part.scale_bytes or None,
+        "bias_bytes": part.bias_bytes or None,
+        "weight_bytes": part.weight_bytes or None,
+    }
+
+
+def _given(settings: dict[str, object], layer: Layer) -> dict[str, object]:
+    """Settings without those that are as by default; a window's too."""
+    standard = {field.name: field.default for field in (*fields(layer), *fields(Window))}
+    kept = {key: value for key, value in settings.items() if value != standard[key]}
+    window = kept.get("window")
+    if isinstance(window, dict):
+        kept["window"] = {key: value for key, value in window.items() if value != standard[key]}
+    return kept
+
+
+def _compact(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 
 def _index_rows(weights: Weights) -> npt.NDArray[np.uint8]:
@@ -80,13 +174,8 @@ def _index_rows(weights: Weights) -> npt.NDArray[np.uint8]:
 
 
 def _write_tables(db: sqlite3.Connection, model: Model) -> None:
-    for table, columns in SCHEMA.items():
-        db.execute(f"CREATE TABLE {table} ({columns})")
-    for key, value in _facts(model).items():
-        ccv_tables.insert(db, "klaus_package", key=key, value=json.dumps(value, ensure_ascii=False))
-    if _label_list(model.labels) is None:
-        for number, label in enumerate(model.labels):
-            ccv_tables.insert(db, "klaus_label", **{"class": number, "id": label.id, "name": label.name})
+    _create(db, SCHEMA)
+    _write_facts(db, model, _facts(model))
     if ccv_tables.why_not(model) is None:
         ccv_tables.write_geometry(db, model)
     if isinstance(model.formation, CcvFormation):
@@ -98,19 +187,38 @@ def _write_tables(db: sqlite3.Connection, model: Model) -> None:
         own: dict[str, object] = {}
         if isinstance(layer, Convolution | FullConnect):
             own = _write_weights(db, number, layer.weights)
-        if model.ranges:
-            own["range"] = _range_text(model.ranges[number + 1])
-        settings = json.dumps(_settings(layer))
-        inputs = json.dumps(layer.inputs)
-        kind = KIND_NAMES[type(layer)]
-        ccv_tables.insert(
-            db, "klaus_layer", layer=number, name=layer.name, kind=kind, inputs=inputs, settings=settings, **own
-        )
+        _write_layer(db, model, number, _settings(layer), own)
+
+
+def _create(db: sqlite3.Connection, schema: Mapping[str, str]) -> None:
+    for table, columns in schema.items():
+        db.execute(f"CREATE TABLE {table} ({columns})")
+
+
+def _write_facts(db: sqlite3.Connection, model: Model, facts: Mapping[str, object]) -> None:
+    for key, value in facts.items():
+        ccv_tables.insert(db, "klaus_package", key=key, value=_compact(value))
+    if _label_list(model.labels) is None:
+        for number, label in enumerate(model.labels):
+            ccv_tables.insert(db, "klaus_label", **{"class": number, "id": label.id, "name": label.name})
+
+
+def _write_layer(
+    db: sqlite3.Connection, model: Model, number: int, settings: Mapping[str, object], own: dict[str, object]
+) -> None:
+    layer = model.layers[number]
+    if model.ranges:
+        own["range"] = _range_text(model.ranges[number + 1])
+    # NULL for what most layers have: nothing to set, the layer before as the only input.
+    inputs = None if layer.inputs == (number - 1,) else _compact(layer.inputs)
+    kind = KIND_NAMES[type(layer)]
+    text = _compact(settings) if settings else None
+    ccv_tables.insert(db, "klaus_layer", layer=number, name=layer.name, kind=kind, inputs=inputs, settings=text, **own)
 
 
 def _facts(model: Model) -> dict[str, object]:
     facts: dict[str, object] = {
-        "version": VERSION,
+        "version": CLASSIC,
         "name": model.name,
         "input_shape": model.input_shape,
         "patches": model.patches,
@@ -138,7 +246,7 @@ def _label_list(given: tuple[Label, ...]) -> str | None:
 
 
 def _range_text(item: Range | None) -> str | None:
-    return None if item is None else json.dumps(asdict(item))
+    return None if item is None else _compact(asdict(item))
 
 
 def _settings(layer: Layer) -> dict[str, object]:

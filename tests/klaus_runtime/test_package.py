@@ -12,11 +12,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from klaus_runtime import ccv_tables, png, seeded
+from klaus_runtime import ccv_tables, deflate, png, seeded
 from klaus_runtime.errors import InputError
-from klaus_runtime.model import FullConnect, Model
-from klaus_runtime.package import Package, read_package, write_package
-from klaus_runtime.quantize import SCHEMES, quantize
+from klaus_runtime.model import Codebook, Convolution, FullConnect, Model, Weights
+from klaus_runtime.package import Package, read_package, stream, write_package
+from klaus_runtime.quantize import quantize
+from klaus_runtime.quantize.schemes import SCHEMES
 from klaus_runtime.readers import ccv, klaus
 
 from .golden import TINY, TINY_QUANT
@@ -97,6 +98,7 @@ def test_a_hostile_model_name_becomes_a_harmless_file_name(tmp_path: Path) -> No
 
 def test_a_failed_write_leaves_the_old_package(tmp_path: Path) -> None:
     package = write_package(everything(), tmp_path, name="net")
+    assert [path.name for path in package.files] == ["net.sqlite3", "net-layers.png"]
     blocked = package.files[-1]
     before = {path: path.read_bytes() for path in package.files if path != blocked}
     blocked.unlink()
@@ -113,7 +115,7 @@ def test_pictures_of_another_package_are_noticed(made: Package, tmp_path: Path) 
     png.write_indices(copies[1], picture.samples ^ np.uint8(1), 8)
     with pytest.raises(InputError, match="is the picture of another package"):
         read_package(copies[0])
-    png.write_indices(copies[1], picture.samples, 4)  # repacked by a tool: the same indices
+    png.write_indices(copies[1], picture.samples, 8, effort="best")  # repacked by a tool: the same samples
     assert_same(read_package(copies[0]), everything())
     copies[1].unlink()
     with pytest.raises(InputError, match=rf"{copies[1].name}: does not exist"):
@@ -122,7 +124,7 @@ def test_pictures_of_another_package_are_noticed(made: Package, tmp_path: Path) 
 
 BROKEN = [
     ("DELETE FROM klaus_package WHERE key = 'name'", "its name is not a text"),
-    ("UPDATE klaus_package SET value = '2' WHERE key = 'version'", "version 2, this is for version 1"),
+    ("UPDATE klaus_package SET value = '3' WHERE key = 'version'", "version 3, this is for versions 1 and 2"),
     ("UPDATE klaus_package SET value = '[' WHERE key = 'provenance'", "not the JSON"),
     ("UPDATE klaus_package SET value = '[1e9, 9, 3]' WHERE key = 'input_shape'", "input_shape is"),
     ("UPDATE klaus_package SET value = '\"x\"' WHERE key = 'labels'", "ilsvrc2012, sorted-wnids are known"),
@@ -131,34 +133,133 @@ BROKEN = [
     ("DELETE FROM klaus_layer WHERE layer = 3", "has layer 4 where 3"),
     ("UPDATE klaus_layer SET kind = 'magic' WHERE layer = 3", "is of the kind"),
     ("UPDATE klaus_layer SET settings = '{}' WHERE layer = 3", "has settings"),
+    ('UPDATE klaus_layer SET settings = \'{"begin":2,"channels":3,"x":1}\' WHERE layer = 3', "has settings"),
     ("UPDATE klaus_layer SET inputs = '[7]' WHERE layer = 3", "reads layer 7"),
     ("UPDATE klaus_layer SET inputs = '[true]' WHERE layer = 3", "an input is True"),
-    (
-        "UPDATE klaus_layer SET weight_shape = '[65536,65536,65536,9]' WHERE layer = 0",
-        "has 2,533,274,790,395,904 weights",
-    ),
+    ("UPDATE klaus_layer SET weight_shape = '[65536,65536,65536,9]' WHERE layer = 0", "2,533,274,790,395,904 weights"),
     ("UPDATE klaus_layer SET weight_shape = '[6,18]' WHERE layer = 0", "2 dimensions"),
-    ("UPDATE klaus_layer SET scale = x'00' WHERE layer = 0", "its scale has 1 bytes"),
     ("UPDATE klaus_layer SET name = x'ff' WHERE layer = 0", "its name is not UTF-8"),
-    ("DELETE FROM layer_quant", "its codebook has 0 entries"),
-    ("UPDATE layer_data SET bias = NULL WHERE layer = 1", "its bias has nothing"),
-    ("UPDATE layer_quant SET quant = x'0000' WHERE layer = 0", "codebook index 4"),
     ("UPDATE klaus_label SET name = NULL WHERE class = 2", "no proper row for class 2"),
     ("DELETE FROM klaus_label WHERE class = 6", "6 labels"),
 ]
+BROKEN_CLASSIC = [
+    ("DROP TABLE layer_data", "no table layer_data"),
+    ("UPDATE klaus_layer SET weight_shape = '[1]' WHERE layer = 9", "2 or 4 numbers"),
+    ("UPDATE klaus_layer SET scale = x'00' WHERE layer = 9", "its scale has 1 bytes"),
+    ("DELETE FROM layer_quant", "its codebook has 0 entries"),
+    ("UPDATE layer_data SET bias = NULL WHERE layer = 0", "its bias has nothing"),
+    ("UPDATE layer_quant SET quant = x'0000'", "codebook index"),
+    ("DELETE FROM convnet_params", "its mean picture has 0 numbers"),
+]
+BROKEN_EXTENDED = [
+    ("UPDATE klaus_layer SET entries = 257 WHERE layer = 0", "its entries is 257"),
+    ("UPDATE klaus_layer SET entries = -1 WHERE layer = 0", "its entries is -1"),
+    ("UPDATE klaus_layer SET entries = 17, indices_a_byte = 2 WHERE layer = 0", "they do not fit"),
+    ("UPDATE klaus_layer SET entries = NULL WHERE layer = 0", "its indices_a_byte is"),
+    ("UPDATE klaus_layer SET entries = 4 WHERE layer = 0", "instead of"),
+    ("UPDATE klaus_layer SET indices_a_byte = 3 WHERE layer = 0", "its indices_a_byte is 3: 1 or 2 or 4"),
+    ("UPDATE klaus_layer SET transposed = x'01' WHERE layer = 0", "its transposed is"),
+    ("UPDATE klaus_layer SET bias_bytes = 1 WHERE layer = 1", "its bias_bytes is 1: 0 or 2 or 4"),
+    ("UPDATE klaus_layer SET codebook_bytes = 8 WHERE layer = 0", "its codebook_bytes is 8"),
+    ("UPDATE klaus_layer SET weight_bytes = NULL WHERE layer = 1", "its weight_bytes is 0"),
+    ("UPDATE klaus_layer SET weight_shape = '[16384,16384]' WHERE layer = 9", "its stream has"),
+    ("DELETE FROM klaus_package WHERE key = 'stream_sha256'", "picture of another package"),
+]
 
 
-@pytest.mark.parametrize(("change", "message"), BROKEN)
-def test_broken_packages_are_refused_with_a_reason(made: Package, tmp_path: Path, change: str, message: str) -> None:
-    path, *_ = [Path(shutil.copy(each, tmp_path)) for each in made.files]
+def _broken(made: Package, folder: Path, change: str, message: str) -> None:
+    path, *_ = [Path(shutil.copy(each, folder)) for each in made.files]
     db = sqlite3.connect(path)
     db.execute(change)
     db.commit()
     db.close()
     with pytest.raises(InputError, match=message) as error:
         read_package(path)
-    assert path.name in str(error.value)
+    assert path.stem in str(error.value)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(("change", "message"), [*BROKEN, *BROKEN_EXTENDED])
+def test_broken_packages_are_refused_with_a_reason(made: Package, tmp_path: Path, change: str, message: str) -> None:
+    _broken(made, tmp_path, change, message)
+
+
+@pytest.mark.parametrize(("change", "message"), BROKEN_CLASSIC)
+def test_broken_packages_of_klaus_form_are_refused(tmp_path: Path, change: str, message: str) -> None:
+    model = quantize(ccv.read(TINY / "model-fp16.sqlite3"), "klaus-mixed")
+    _broken(write_package(model, tmp_path / "made"), tmp_path, change, message)
+
+
+def test_weights_without_codebooks_stay_plain(tmp_path: Path) -> None:
+    model = everything()
+    layers = [
+        replace(layer, weights=replace(layer.weights, values=layer.weights.stored(), codebook=None))
+        if isinstance(layer, FullConnect | Convolution) and layer.weights.codebook
+        else layer
+        for layer in model.layers
+    ]
+    plain = replace(model, layers=tuple(layers))
+    package = write_package(plain, tmp_path)
+    assert len(package.files) == 1
+    assert_same(read_package(package.path), plain)
+
+
+def _turned(model: Model, entries: int) -> Model:
+    """Every layer with a codebook of so many entries, the indices of each input near to one value."""
+    draw = np.random.default_rng(entries)
+    layers = []
+    for layer in model.layers:
+        if isinstance(layer, FullConnect | Convolution):
+            shape = layer.weights.values.shape
+            middle = draw.integers(0, entries, shape[1:])
+            indices = np.clip(middle + draw.integers(-1, 2, shape), 0, entries - 1).astype(np.uint8)
+            book = Codebook(np.sort(draw.standard_normal(entries)).astype(np.float16))
+            layer = replace(layer, weights=Weights(indices, layer.weights.bias, None, book))  # noqa: PLW2901
+        layers.append(layer)
+    return replace(model, layers=tuple(layers))
+
+
+@pytest.mark.parametrize(
+    ("entries", "effort"),
+    [*((entries, "fast") for entries in (1, 2, 3, 4, 5, 8, 16, 17, 256)), (4, "best"), (16, "best")],
+)
+def test_indices_of_every_width_come_back(entries: int, effort: deflate.Effort, tmp_path: Path) -> None:
+    model = _turned(ccv.read(TINY / "model-fp32.sqlite3"), entries)
+    package = write_package(model, tmp_path, name="x", effort=effort)
+    assert [path.name for path in package.files] == ["x.sqlite3", "x-layers.png"]
+    assert_same(read_package(package.path), model)
+    db = sqlite3.connect(package.path)
+    rows = db.execute("SELECT indices_a_byte, transposed FROM klaus_layer WHERE entries").fetchall()
+    db.close()
+    dense = 4 if entries <= 4 else 2 if entries <= 16 else 1
+    assert all(row[0] <= dense for row in rows)
+    if effort == "best":
+        assert (dense, 1) in rows  # inputs differ here, so they are kept together
+
+
+def test_long_streams_go_on_in_another_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stream, "PICTURE_PIXELS", 500)
+    monkeypatch.setattr(stream, "_WIDTH", 64)
+    package = write_package(everything(), tmp_path, name="x")
+    assert [path.name for path in package.files[:3]] == ["x.sqlite3", "x-layers.png", "x-layers-2.png"]
+    assert_same(read_package(package.path), everything())
+
+
+def test_klaus_own_loader_is_insisted_on(tmp_path: Path) -> None:
+    model = quantize(ccv.read(TINY / "model-fp16.sqlite3"), "klaus-mixed")
+    package = write_package(model, tmp_path, compat="klaus-2014")
+    assert_same(klaus.read(package.path).layers, model.layers)
+    with pytest.raises(InputError, match=r"layer 0 .* has a codebook that is not of a full connect"):
+        write_package(everything(), tmp_path / "no", compat="klaus-2014")
+    assert not (tmp_path / "no").exists()
+
+
+def test_a_release_is_smaller_and_the_same_network(tmp_path: Path) -> None:
+    model = quantize(ccv.read(TINY / "model-fp16.sqlite3"), "q8")
+    fast = write_package(model, tmp_path / "fast")
+    best = write_package(model, tmp_path / "best", effort="best")
+    assert best.total_bytes < fast.total_bytes
+    assert_same(read_package(best.path), model)
 
 
 @settings(max_examples=150, deadline=None)

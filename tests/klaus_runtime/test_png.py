@@ -109,7 +109,7 @@ def test_malformed_files_are_refused_with_a_reason(message: str) -> None:
 def test_size_is_compared_before_anything_is_decoded(tmp_path: Path) -> None:
     path = tmp_path / "x.png"
     path.write_bytes(_file(_header(2000, 3000), (b"IDAT", b"rubbish that is never looked at"), END))
-    with pytest.raises(InputError, match="2000 wide and 3000 high, its layer has 3000 inputs"):
+    with pytest.raises(InputError, match="2000 wide and 3000 high instead of 3000 and 2000"):
         png.read_indices(path, shape=(2000, 3000))
 
 
@@ -129,6 +129,38 @@ def test_damaged_files_are_refused_or_read_but_nothing_else(data: st.DataObject)
 def test_samples_that_do_not_fit_are_a_bug_of_the_caller(depth: int, value: int) -> None:
     with pytest.raises(ValueError, match=r"does not fit|depth 1, 2, 4 or 8"):
         png.encode(np.full((1, 1), value, np.uint8), depth)
+
+
+@pytest.mark.parametrize("depth", [1, 2, 4, 8])
+def test_the_smallest_file_has_the_same_samples(depth: int) -> None:
+    rows = np.tile(np.arange(64, dtype=np.uint8) & ((1 << depth) - 1), (40, 1))  # filters make nearly nothing of it
+    noise = _samples(40, 64, depth)
+    for samples in (rows, noise, rows[:, :1], np.zeros((3, 5), np.uint8)):
+        fast, best = (png.encode(samples, depth, effort=effort) for effort in ("fast", "best"))
+        assert len(best) <= len(fast)
+        found = png.decode(best, "x")
+        assert found.depth == depth
+        assert np.array_equal(found.samples, samples)
+
+
+def test_filters_are_used_where_they_help() -> None:
+    ramp = (np.arange(200)[:, None] * 3 + np.random.default_rng(0).integers(0, 99, 300)).astype(np.uint8)
+    assert len(png.encode(ramp, 8, effort="best")) < 0.2 * len(png.encode(ramp, 8))
+
+
+# The best of pngcrush, optipng, oxipng and zopflipng on the pictures that Klaus ships.
+PEERS = {"layer-11.png": 3_988_651, "layer-12.png": 1_920_315}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", PEERS)
+def test_klaus_own_pictures_become_as_small_as_the_best_tool_makes_them(name: str, shared: Path) -> None:
+    samples = png.read_indices(shared / "data" / "klaus-2014" / name).samples
+    best = png.encode(samples, 8, effort="best")
+    assert len(best) <= PEERS[name]
+    found = png.decode(best, name)
+    assert found.depth == 8
+    assert np.array_equal(found.samples, samples)
 
 
 def test_the_real_pictures_of_klaus(shared: Path) -> None:
