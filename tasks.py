@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -49,6 +50,7 @@ HELP = {
     "jobs": "commands that run at once (default: one for each core)",
 }
 REPEATABLE = ("target", "device", "model", "suite")
+NUMBERS = ("jobs",)
 MAIN_JOB = ("target", "device", "model", "scheme", "inventory", "dry-run", "yes")
 
 
@@ -60,6 +62,13 @@ def _expected_errors() -> tuple[type[Exception], ...]:
     from toolchains.errors import ToolchainError
 
     return (HarnessError, KlausError, ReportError, ToolchainError)
+
+
+def _shown(message: str) -> str:
+    """A message as it may go to a terminal: paths and files may hold escapes, and name them."""
+    from device_tests.devices.text import shown
+
+    return shown(message)
 
 
 def _command(*options: str, more: dict[str, str] | None = None, **settings: Any) -> Callable[..., Task[Any]]:
@@ -76,8 +85,8 @@ def _command(*options: str, more: dict[str, str] | None = None, **settings: Any)
                 raise Exit("interrupted", code=INTERRUPTED) from None
             except Exception as error:
                 if isinstance(error, _expected_errors()):
-                    raise Exit(f"error: {error}", code=getattr(error, "exit_code", INTERNAL_ERROR)) from None
-                traceback.print_exc()
+                    raise Exit(_shown(f"error: {error}"), code=getattr(error, "exit_code", INTERNAL_ERROR)) from None
+                sys.stderr.write(_shown(traceback.format_exc()))
                 raise Exit("this is a bug of the project: please report it", code=INTERNAL_ERROR) from None
             if code:
                 raise Exit(code=code)
@@ -315,13 +324,31 @@ class _Tasks(Program):
         try:
             super().parse_core(argv)
         except ParseError as error:
-            raise Exit(str(error), code=USAGE_ERROR) from None
+            raise Exit(_shown(str(error)), code=USAGE_ERROR) from None
 
     def parse_tasks(self) -> None:
         try:
             super().parse_tasks()
         except (ParseError, ValueError) as error:  # ValueError: an option that must be a number
-            raise Exit(str(error), code=USAGE_ERROR) from None
+            raise Exit(_shown(str(error)), code=USAGE_ERROR) from None
+
+
+def _refuse_bad_values(words: Sequence[str]) -> None:
+    """Ends with USAGE_ERROR for a value that is missing, or is no number where one is wanted.
+
+    Invoke takes a repeatable option without a value for one that was not given at all, and its message about a number
+    does not say which option is meant.
+    """
+    for at, word in enumerate(words):
+        option, given, value = word.removeprefix("--").partition("=")
+        if not word.startswith("--") or option not in (*REPEATABLE, *NUMBERS):
+            continue
+        value = value if given else "".join(words[at + 1 : at + 2])
+        next_option = not given and value.startswith("--" if option in NUMBERS else "-")  # -3 is a number
+        if not value or next_option:
+            raise Exit(f"--{option}: a value is missing; {HELP[option]}", code=USAGE_ERROR)
+        if option in NUMBERS and not re.fullmatch("-?[0-9]{1,9}", value):
+            raise Exit(_shown(f"--{option} {value!r}: give a whole number"), code=USAGE_ERROR)
 
 
 def _help_first(words: Sequence[str]) -> list[str]:
@@ -335,6 +362,11 @@ def _help_first(words: Sequence[str]) -> list[str]:
 def main(words: Sequence[str]) -> None:
     """./inv WORDS; ends by SystemExit."""
     os.chdir(ROOT)
+    try:
+        _refuse_bad_values(words)
+    except Exit as error:
+        sys.stderr.write(f"{error}\n")
+        sys.exit(error.code)
     _Tasks(name="inv", binary="inv").run(["inv", *_help_first(words)])
 
 

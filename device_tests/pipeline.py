@@ -18,7 +18,7 @@ from device_tests.deploy import PROGRAM
 from device_tests.deploy import deploy as send
 from device_tests.devices import make_device, open_device
 from device_tests.devices.spec import DeviceSpec, OfferedKey
-from device_tests.devices.text import printable
+from device_tests.devices.text import printable, shown
 from device_tests.errors import HarnessError, InventoryError
 from device_tests.plan import SUITES, BuildPlan, Crop, ModelPlan, Profile, RunPlan
 from device_tests.program import Program
@@ -41,14 +41,14 @@ USAGE_ERROR = 2
 
 
 def _say(message: str) -> None:
-    """Progress, for people: on stderr."""
-    sys.stderr.write(message + "\n")
+    """Progress, for people: on stderr. What paths, files and devices say in it is escaped."""
+    sys.stderr.write(shown(message) + "\n")
     sys.stderr.flush()
 
 
 def _print(line: str) -> None:
-    """An answer: on stdout."""
-    sys.stdout.write(line + "\n")
+    """An answer: on stdout, escaped too."""
+    sys.stdout.write(shown(line) + "\n")
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +123,9 @@ def _inventory(file: str) -> inventory.Inventory:
 
 
 def build(targets: Sequence[str], *, jobs: int | None, dry_run: bool) -> int:
-    """Builds targets, by default all that this computer can build."""
+    """Builds targets, by default all that this computer can build. Raises InventoryError for jobs below 1."""
+    if jobs is not None and jobs < 1:
+        raise InventoryError(f"jobs {jobs}: give 1 or more commands at once, or none for one a core")
     for made in compile_targets(targets, root=ROOT, out=BUILD, jobs=jobs, dry_run=dry_run, progress=_say):
         if not dry_run:
             _print(f"{made.target.name}: {made.program.relative_to(ROOT)}, {made.program.stat().st_size} bytes")

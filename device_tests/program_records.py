@@ -9,7 +9,8 @@ import typing
 from dataclasses import dataclass
 from functools import cache
 
-from device_tests.devices.text import escaped, printable
+from device_tests.devices.text import printable
+from reports.words import visible
 
 MAX_TEXT = 4000  # characters of one string in a record
 MAX_ITEMS = 10_000  # elements of one list in a record
@@ -289,7 +290,7 @@ def _value(hint: object, value: object, where: str) -> object:
         if float in allowed and math.isfinite(value):
             return value
     elif isinstance(value, str) and str in allowed and len(value) <= MAX_TEXT:
-        return escaped(value)
+        return visible(value)
     raise ValueError(f"{where} is {printable(repr(value), 60)}, not what the contract says")
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import unicodedata
 
+from reports.record import clip
+
 # Characters that steer a terminal, turn the reading direction, or no XML may hold.
 _HIDDEN = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
 NOTHING = "-"
@@ -11,8 +13,12 @@ NOTHING = "-"
 
 def plain(text: str, limit: int = 2000) -> str:
     """One harmless line: every character that a terminal, reader or XML parser would act on stands escaped."""
-    cut = text if len(text) <= limit else text[: limit - 1] + "…"
-    return "".join(_visible(character) for character in cut)
+    return visible(clip(text, limit))
+
+
+def visible(text: str) -> str:
+    """The whole text, harmless: what plain() escapes stands escaped, all else comes back as it is."""
+    return "".join(_visible(character) for character in text)
 
 
 def _visible(character: str) -> str:

@@ -2,30 +2,23 @@
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from device_tests.errors import DeviceError
-
-# Control (Cc), format (Cf: bidirectional overrides, zero-width signs), surrogate and private-use characters, and the
-# line and paragraph separators: all that moves a cursor, hides text or reorders it.
-_UNSAFE_CATEGORIES = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
+from reports.words import visible
 
 
-def escaped(text: str) -> str:
-    """The text with every unsafe character shown as an escape; safe text comes back as it is."""
-    return "".join(
-        ch.encode("unicode_escape").decode("ascii") if unicodedata.category(ch) in _UNSAFE_CATEGORIES else ch
-        for ch in text
-    )
+def shown(message: str) -> str:
+    """A message of any number of lines as it may go to a terminal: each line is escaped, line ends and tabs stay."""
+    return "\n".join(visible(line.expandtabs()) for line in message.split("\n"))
 
 
 def printable(text: str | bytes, limit: int = 400) -> str:
     """One line for a message: escaped, of at most about `limit` characters, blanks at its ends left out."""
     if isinstance(text, bytes):
         text = text[: 4 * limit].decode("utf-8", "backslashreplace")
-    return escaped(text[:limit].strip()) + (" …" if len(text) > limit else "")
+    return visible(text[:limit].strip()) + (" …" if len(text) > limit else "")
 
 
 def tail(text: bytes, lines: int = 12, limit: int = 200) -> str:

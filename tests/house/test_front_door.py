@@ -16,6 +16,7 @@ from invoke.context import Context
 from invoke.exceptions import Exit
 
 import tasks
+from device_tests.errors import InventoryError
 
 NAMES = [
     *("bench", "build", "check", "clean", "deploy", "deploy-and-bench", "devices.enrol", "devices", "doctor"),
@@ -79,7 +80,20 @@ def test_every_option_says_what_it_is(run_tasks: Tasks, task: str) -> None:
         ("no-such-task", "no-such-task"),
         ("build --no-such-option", "--no-such-option"),
         ("build --target no-such-target", "'no-such-target'"),
-        ("build --jobs many", "many"),
+        ("build --target", "--target: a value is missing"),
+        ("build --target linux-aarch64 --target", "--target: a value is missing"),
+        ("build --target --dry-run", "--target: a value is missing"),
+        ("deploy-and-bench --suite --dry-run", "--suite: a value is missing"),
+        ("deploy-and-bench --dry-run --model", "--model: a value is missing"),
+        ("deploy --device= --dry-run", "--device: a value is missing"),
+        ("build --jobs many", "--jobs 'many': give a whole number"),
+        ("build --jobs -3", "jobs -3: give 1 or more"),
+        ("build --jobs", "--jobs: a value is missing"),
+        ("deploy-and-bench --dry-run --photos a\x1b]0;evil\x07", "a\\x1b]0;evil\\x07"),
+        ("devices --inventory a\x1b[2J.toml", "a\\x1b[2J.toml"),
+        ("quantize a\x1b[2J", "a\\x1b[2J"),
+        ("build --no\x1b[2J", "\\x1b[2J"),
+        ("no\x1b[2J", "\\x1b[2J"),
         ("deploy-and-bench --device no-such-device --dry-run", "'no-such-device'"),
         ("deploy-and-bench --suite timing --suite no-such-suite --dry-run", "'no-such-suite'"),
         ("deploy-and-bench --scheme no-such-scheme --dry-run", "'no-such-scheme'"),
@@ -99,6 +113,7 @@ def test_wrong_usage_ends_with_2_and_one_message(run_tasks: Tasks, arguments: st
     assert "Traceback" not in done.stderr
     assert named in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
+    assert not set(done.stdout + done.stderr) & set("\x1b\x07\r")
 
 
 def test_a_bug_ends_with_5_and_a_traceback(capsys: pytest.CaptureFixture[str]) -> None:
@@ -110,6 +125,21 @@ def test_a_bug_ends_with_5_and_a_traceback(capsys: pytest.CaptureFixture[str]) -
         broken(Context())
     assert end.value.code == 5
     assert "ZeroDivisionError: a bug" in capsys.readouterr().err
+
+
+def test_an_error_of_many_lines_keeps_them_and_reaches_the_terminal_harmless() -> None:
+    @tasks._command()
+    def refused(_: Context) -> int:
+        raise InventoryError("the compiler said:\n\tx.c:1: \x1b]0;evil\x07\u202e\r\n  ^~~ é")
+
+    with pytest.raises(Exit) as end:
+        refused(Context())
+    assert end.value.code == 2
+    assert str(end.value).splitlines() == [
+        "error: the compiler said:",
+        r"        x.c:1: \x1b]0;evil\x07\u202e\r",
+        "  ^~~ é",
+    ]
 
 
 def test_doctor_names_a_command_for_what_is_missing(root: Path, tmp_path: Path) -> None:
