@@ -22,8 +22,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from threading import Event
 
-from rich.console import Console
-
 from device_tests.devices import make_device
 from device_tests.devices.spec import DeviceSpec
 from device_tests.errors import HarnessError, InventoryError, SetupError
@@ -52,28 +50,28 @@ class RunResult:
     records: tuple[Record, ...]
 
 
-def run_suites(plan: RunPlan, *, console: Console | None = None, draw: bool = True) -> RunResult:
+def run_suites(plan: RunPlan, *, display: Display | None = None, draw: bool = True) -> RunResult:
     """Runs the plan, all devices at once, each device's suites one after the other.
 
     A device that fails costs its own records only. Raises InventoryError for photos that cannot be used and
     SetupError where results cannot be written; what was recorded before an interrupt stays in the journal.
-    console: for the progress display; draw: print the report at the end, on stdout.
+    display: shows how it goes, by default on stderr; draw: print the report at the end, on stdout.
     """
     photos = _photos(plan)
     run, folder = _new_folder(plan.results)
     records: list[Record] = []
-    with journal.Journal(folder / journal.NAME) as writer, Display(console) as display:
+    with journal.Journal(folder / journal.NAME) as writer, display or Display() as screen:
 
         def keep(record: Record) -> None:
             writer.append(record)
             records.append(record)
-            display.tell(record)
+            screen.tell(record)
 
         for record in _head(run, plan, photos):
             keep(record)
         with (
             tempfile.TemporaryDirectory(prefix="klaus-run-") as work,
-            closing(_run_jobs(run, plan, folder / "logs", Path(work), display)) as arriving,
+            closing(_run_jobs(run, plan, folder / "logs", Path(work), screen)) as arriving,
         ):
             for record in arriving:
                 keep(record)
@@ -98,7 +96,7 @@ def write_reports(folder: Path) -> Page:
     return page
 
 
-def redraw(results: Path, name: str = "", *, console: Console | None = None) -> int:
+def redraw(results: Path, name: str = "") -> int:
     """Draws the report of a run again, by default the last one's, on stdout and in its folder. Returns 0.
 
     Raises InventoryError where there is no such run, ReportError for a broken journal.
@@ -109,7 +107,7 @@ def redraw(results: Path, name: str = "", *, console: Console | None = None) -> 
     wanted = Path(name).name or list(found)[-1]
     if wanted not in found:
         raise InventoryError(f"{results}: no run {clip(name, 80)!r}; the last ones are {', '.join(list(found)[-5:])}")
-    print_page(write_reports(found[wanted]), console)
+    print_page(write_reports(found[wanted]))
     return 0
 
 

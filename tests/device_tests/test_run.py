@@ -24,6 +24,7 @@ from device_tests import run
 from device_tests.devices.spec import DeviceSpec
 from device_tests.errors import InventoryError, SetupError
 from device_tests.plan import RunPlan
+from device_tests.progress import Display
 from device_tests.run import RunResult, run_suites
 from reports import journal
 from reports.formats.console import print_page
@@ -33,7 +34,7 @@ from tests.device_tests.stand_in import write_stand_in
 
 
 def quiet(plan: RunPlan) -> RunResult:
-    return run_suites(plan, console=Console(file=io.StringIO(), width=200), draw=False)
+    return run_suites(plan, display=Display(Console(file=io.StringIO(), width=200)), draw=False)
 
 
 def of(result: RunResult, device: str, metric: str = "test") -> list[Record]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import importlib.metadata
 import re
 import subprocess
 import sys
@@ -77,6 +79,26 @@ def test_the_lock_holds_everything_pyproject_asks_for(root: Path) -> None:
     assert [one.split("==")[0] for one in project["optional-dependencies"]["ios-emulator"]] == sorted(
         set(emulator) & {"lief", "unicorn"}, reverse=True
     )
+
+
+def test_everything_imported_is_asked_for(root: Path) -> None:
+    """What comes along with another requirement today may be gone with its next version."""
+    project = tomllib.loads((root / "pyproject.toml").read_text())["project"]
+    asked = {re.split(r"[<>=!~ ;\[]", one)[0].lower() for one in project["dependencies"]}
+    ours = {"tasks", "toolchains", "klaus_runtime", "device_tests", "reports"}
+    brings = importlib.metadata.packages_distributions()
+    missing = set()
+    for name in tracked(root, "tasks.py", "toolchains/*.py", "klaus_runtime/*.py", "device_tests/*.py", "reports/*.py"):
+        for node in ast.walk(ast.parse((root / name).read_text())):
+            if isinstance(node, ast.Import):
+                modules = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom):
+                modules = [node.module or ""]
+            else:
+                continue
+            tops = {module.partition(".")[0] for module in modules} - sys.stdlib_module_names - ours
+            missing |= {(name, top) for top in tops if not asked & {one.lower() for one in brings.get(top, [top])}}
+    assert not missing
 
 
 def test_gpl_packages_are_no_requirement(root: Path) -> None:
