@@ -162,7 +162,7 @@ def _quantize(options: argparse.Namespace) -> None:
             work=options.work or registry.cache_folder().parent / "quantize",
             report=lambda what, done, total: progress.update(bar, description=clean(what), completed=done, total=total),
         )
-    made = package.write_package(model, options.out, name=options.name)
+    made = package.write_package(model, options.out, name=options.name, compat=options.compat, effort=options.effort)
     bits = 8 * made.total_bytes / shapes.weight_count(model)
     if options.json:
         names = [str(path) for path in made.files]
@@ -186,7 +186,7 @@ def _calibrate(options: argparse.Namespace) -> None:
         report = lambda done: progress.update(bar, completed=done)  # noqa: E731
         model = calibrate.calibrate(source, photos, method=options.method, report=report)
     name = path.stem if path.suffix == ".sqlite3" else None
-    made = package.write_package(model, options.out or path.parent, name=name)
+    made = package.write_package(model, options.out or path.parent, name=name, effort=options.effort)
     if options.json:
         ranges = [asdict(item) for item in model.ranges if item is not None]
         _json({**_facts(model), "files": [str(file) for file in made.files], "photos": len(photos), "ranges": ranges})
@@ -381,6 +381,10 @@ def _parser() -> argparse.ArgumentParser:
         text = "index picture of layer N, where it is not beside the file as NAME-layer-N.png (repeatable)"
         sub.add_argument("--layer", type=_layer, action="append", default=[], metavar="N=FILE", help=text)
 
+    def _add_effort(sub: Any) -> None:
+        text = "how small the files get: fast = zlib, best = zopfli, some 5 s for each MB (default best)"
+        sub.add_argument("--effort", choices=("fast", "best"), default="best", help=text)
+
     def _add_engine(sub: Any) -> None:
         text = "who computes: numpy = the oracle, ref = C, fast = BLAS (default: C where it is built)"
         sub.add_argument("--engine", choices=("numpy", "ref", "fast"), help=text)
@@ -411,6 +415,9 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--calibration", type=Path, metavar="DIR", help=text)
     text = "keeps what an interrupted run has finished (default: quantize in the cache folder)"
     sub.add_argument("--work", type=Path, metavar="DIR", help=text)
+    text = "klaus-2014: insist on what Klaus' own loader reads (default: that where it fits, else the smallest)"
+    sub.add_argument("--compat", choices=("klaus-2014",), help=text)
+    _add_effort(sub)
 
     sub = command(
         "calibrate", _calibrate, "Measure activation ranges for int8 arithmetic and write them into the package."
@@ -420,6 +427,7 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("-o", "--out", type=Path, metavar="DIR", help=text)
     text = "minmax: every value (default); percentile: all but the outermost"
     sub.add_argument("--method", choices=("minmax", "percentile"), default="minmax", help=text)
+    _add_effort(sub)
 
     sub = command("pack", _pack, "Make a packed model that the C library maps.")
     sub.add_argument("-o", "--out", required=True, type=Path, metavar="FILE.klaus")

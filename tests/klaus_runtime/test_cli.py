@@ -190,6 +190,7 @@ BAD = [
     (("verify", TINY_MODEL, "--layer", "8=absent.png"), 2, "which has no codebook"),
     (("verify", TINY_MODEL, "--layer", "eight"), 2, "is not N=FILE"),
     (("eval", "lite0", "--images", "absent"), 2, "absent"),
+    (("quantize", TINY_MODEL, "--scheme", "q8", "-o", "x", "--compat", "klaus-2014"), 2, "own loader cannot read it"),
     (("frobnicate",), 2, "invalid choice"),
     ((), 2, "required"),
 ]
