@@ -171,7 +171,7 @@ static bool run_oracle(const operands *o, const klaus_shape *shape, float *outpu
     klaus_call call = {.shape = shape, .output = output, .weights = &o->weights};
     for (int32_t n = 0; n < KLAUS_MAX_INPUTS; n++)
         call.input[n] = o->input[n].bytes;
-    call.scratch = malloc(oracle->scratch_bytes(shape, 1) + 1);
+    call.scratch = malloc((size_t)oracle->scratch_bytes(shape, 1) + 1);
     if (call.scratch == NULL)
         return false;
     oracle->run(&call, 0, 0, 1);
@@ -303,7 +303,7 @@ static const char *compare(const operands *o, const klaus_check_cases *cases, co
 static const char *check_parts(const klaus_variant *variant, const operands *o, const klaus_check_cases *cases,
                                klaus_place place, verdict *v, char *text, size_t text_bytes) {
     const size_t out_bytes = o->out_count * sizeof(float);
-    const size_t packed_bytes = variant->packed_bytes(&o->shape);
+    const size_t packed_bytes = (size_t)variant->packed_bytes(&o->shape);
     klaus_weights weights = o->weights;
     klaus_block packed = {0}, output = {0}, scratch = {0};
     const char *wrong = NULL;
@@ -335,7 +335,7 @@ static const char *check_parts(const klaus_variant *variant, const operands *o, 
     for (size_t run = 0; run < PART_RUNS && wrong == NULL; run++) {
         a.parts = part_counts[run];
         if (!klaus_block_make(&output, out_bytes, 4, place) ||
-            !klaus_block_make(&scratch, variant->scratch_bytes(&o->shape, a.parts), KLAUS_ALIGNMENT, place)) {
+            !klaus_block_make(&scratch, (size_t)variant->scratch_bytes(&o->shape, a.parts), KLAUS_ALIGNMENT, place)) {
             wrong = "no memory for the check";
             break;
         }
@@ -392,10 +392,11 @@ static bool bench(const klaus_variant *variant, const klaus_check_cases *cases, 
     klaus_random random = {seed};
     operands o;
     klaus_block packed = {0}, output = {0}, scratch = {0};
-    const bool made = make_operands(&o, &shape, &random, VALUES_ORDINARY, KLAUS_PLACE_FRONT) &&
-                      klaus_block_make(&packed, variant->packed_bytes(&shape), KLAUS_ALIGNMENT, KLAUS_PLACE_FRONT) &&
-                      klaus_block_make(&output, o.out_count * sizeof(float), KLAUS_ALIGNMENT, KLAUS_PLACE_FRONT) &&
-                      klaus_block_make(&scratch, variant->scratch_bytes(&shape, 1), KLAUS_ALIGNMENT, KLAUS_PLACE_FRONT);
+    const bool made =
+        make_operands(&o, &shape, &random, VALUES_ORDINARY, KLAUS_PLACE_FRONT) &&
+        klaus_block_make(&packed, (size_t)variant->packed_bytes(&shape), KLAUS_ALIGNMENT, KLAUS_PLACE_FRONT) &&
+        klaus_block_make(&output, o.out_count * sizeof(float), KLAUS_ALIGNMENT, KLAUS_PLACE_FRONT) &&
+        klaus_block_make(&scratch, (size_t)variant->scratch_bytes(&shape, 1), KLAUS_ALIGNMENT, KLAUS_PLACE_FRONT);
     if (made) {
         attempt a = {.variant = variant, .weights = &o.weights, .parts = 1};
         a.call = (klaus_call){.shape = &shape,

@@ -12,13 +12,17 @@
 klaus_status klaus_memory_available(uint64_t bytes, klaus_error *error) {
     klaus_memory_figures figures;
     klaus_os_memory(&figures);
-    if (bytes < SIZE_MAX / 2 && (figures.available_bytes == 0 || bytes < figures.available_bytes)) {
+    uint64_t available = SIZE_MAX / 2; /* what a process may name, however much the system has */
+    if (figures.available_bytes != 0 && figures.available_bytes < available) {
+        available = figures.available_bytes;
+    }
+    if (bytes < available) {
         return KLAUS_OK;
     }
     return klaus_fail(error, KLAUS_E_MEMORY,
                       "%" PRIu64 " MB of memory are needed, %" PRIu64
                       " MB are available; use a smaller model, fewer threads or free memory",
-                      bytes / 1000000, figures.available_bytes / 1000000);
+                      bytes / 1000000, available / 1000000);
 }
 
 klaus_status klaus_buffer_need(klaus_buffer *buffer, uint64_t bytes, klaus_error *error) {

@@ -200,9 +200,13 @@ static klaus_status form_crop(klaus_session *session, const klaus_picture *pictu
                   formed + (size_t)row * (size_t)cols * KLAUS_COLOURS);
         }
     } else {
-        status = resampled(
-            klaus_resample_bicubic(corner, row_bytes, rows, cols, KLAUS_COLOURS, formed, network->rows, network->cols),
-            error);
+        status = klaus_buffer_need(&session->narrowed, klaus_resample_bicubic_bytes(rows, KLAUS_COLOURS, network->cols),
+                                   error);
+        if (status == KLAUS_OK) {
+            status = resampled(klaus_resample_bicubic(corner, row_bytes, rows, cols, KLAUS_COLOURS,
+                                                      session->narrowed.bytes, formed, network->rows, network->cols),
+                               error);
+        }
     }
     if (status != KLAUS_OK) {
         return status;

@@ -152,7 +152,7 @@ static klaus_status choose(const planner *plan, klaus_step *step, klaus_error *e
     }
     step->packed_bytes = step->variant->packed_bytes(&step->shape);
     step->scratch_bytes = step->variant->scratch_bytes(&step->shape, klaus_pool_threads(session->pool));
-    step->output_bytes = (size_t)klaus_shape_output_count(&step->shape) * sizeof(float);
+    step->output_bytes = (uint64_t)klaus_shape_output_count(&step->shape) * sizeof(float);
     return KLAUS_OK;
 }
 
@@ -213,7 +213,7 @@ static klaus_status plan_memory(planner *plan, klaus_error *error) {
     lives[last].bytes = 0;
     const uint64_t arena = klaus_memory_place(lives, steps->step_count, placed);
     for (int32_t i = 0; i < steps->step_count; i++) {
-        steps->steps[lives[i].step].output_offset = (size_t)lives[i].offset;
+        steps->steps[lives[i].step].output_offset = lives[i].offset;
     }
     free(lives);
     free((void *)placed);
@@ -317,8 +317,9 @@ klaus_status klaus_plan(const klaus_session *session, klaus_text_sink sink, void
         char line[640];
         snprintf(line, sizeof(line),
                  "{\"record\":\"step\",\"index\":%d,\"layers\":[%s],\"op\":\"%s\",\"variant\":\"%s\",\"isa\":\"%s\","
-                 "\"layout\":%" PRIu32 ",\"rows\":%d,\"cols\":%d,\"channels\":%d,\"packed_bytes\":%zu,"
-                 "\"packed_in_file\":%s,\"scratch_bytes\":%zu,\"output_bytes\":%zu,\"output_offset\":%zu}",
+                 "\"layout\":%" PRIu32 ",\"rows\":%d,\"cols\":%d,\"channels\":%d,\"packed_bytes\":%" PRIu64
+                 ",\"packed_in_file\":%s,\"scratch_bytes\":%" PRIu64 ",\"output_bytes\":%" PRIu64
+                 ",\"output_offset\":%" PRIu64 "}",
                  s, layers, klaus_op_name(step->shape.op), step->variant->name, klaus_isa_name(step->variant->isa),
                  step->variant->layout, step->shape.out_rows, step->shape.out_cols, step->shape.out_channels,
                  step->packed_bytes,

@@ -43,11 +43,12 @@ bool klaus_steps_run(klaus_session *session, const klaus_steps *steps, const flo
         const klaus_layer_data *data = &session->model->data[step->first];
         klaus_call call = {.shape = &step->shape, .packed = step->packed, .scratch = session->scratch.bytes};
         call.weights = data->weights.values != NULL ? &data->weights : NULL;
-        call.output = step->last == steps->request.stop - 1 ? (void *)output : arena + step->output_offset;
+        call.output = step->last == steps->request.stop - 1 ? (void *)output : arena + (size_t)step->output_offset;
         for (int32_t i = 0; i < step->input_count; i++) {
             const int32_t layer = step->inputs[i];
-            call.input[i] = layer < first ? (const void *)input
-                                          : arena + steps->steps[steps->step_of_layer[layer - first]].output_offset;
+            call.input[i] = layer < first
+                                ? (const void *)input
+                                : arena + (size_t)steps->steps[steps->step_of_layer[layer - first]].output_offset;
         }
         const uint64_t started = klaus_os_now_ns();
         run_variant(session->pool, step->variant, &call);
@@ -196,9 +197,9 @@ void klaus_session_close(klaus_session *session) {
     for (int32_t i = 0; i < KLAUS_SCAN_PLANS; i++) {
         klaus_steps_free(session->scan[i]);
     }
-    klaus_buffer *const buffers[] = {&session->arena,  &session->scratch, &session->logits,
-                                     &session->formed, &session->tensor,  &session->mean,
-                                     &session->map,    &session->slices,  &session->rows};
+    klaus_buffer *const buffers[] = {&session->arena,    &session->scratch, &session->logits, &session->formed,
+                                     &session->narrowed, &session->tensor,  &session->mean,   &session->map,
+                                     &session->slices,   &session->rows};
     for (size_t i = 0; i < sizeof(buffers) / sizeof(buffers[0]); i++) {
         klaus_buffer_free(buffers[i]);
     }
@@ -249,9 +250,9 @@ klaus_status klaus_layer_times(const klaus_session *session, uint64_t *ns, int32
 }
 
 uint64_t klaus_session_bytes(const klaus_session *session) {
-    const klaus_buffer *const buffers[] = {&session->arena,  &session->scratch, &session->logits,
-                                           &session->formed, &session->tensor,  &session->mean,
-                                           &session->map,    &session->slices,  &session->rows};
+    const klaus_buffer *const buffers[] = {&session->arena,    &session->scratch, &session->logits, &session->formed,
+                                           &session->narrowed, &session->tensor,  &session->mean,   &session->map,
+                                           &session->slices,   &session->rows};
     uint64_t total = 0;
     for (size_t i = 0; i < sizeof(buffers) / sizeof(buffers[0]); i++) {
         total += buffers[i]->size;

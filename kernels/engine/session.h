@@ -14,7 +14,7 @@ typedef struct klaus_packed_weights {
     struct klaus_packed_weights *next;
     uint32_t layout;
     const void *bytes; /* in `memory`, or inside the packed model */
-    size_t size;
+    uint64_t size;
     klaus_buffer memory;
 } klaus_packed_weights;
 
@@ -28,8 +28,8 @@ typedef struct klaus_step {
     int32_t inputs[KLAUS_MAX_INPUTS]; /* layers; the one before the plan's first is the plan's input */
     int32_t input_count;
     const void *packed;
-    size_t packed_bytes, scratch_bytes;
-    size_t output_offset, output_bytes; /* in the arena; the plan's last output is the caller's */
+    uint64_t packed_bytes, scratch_bytes;
+    uint64_t output_offset, output_bytes; /* in the arena; the plan's last output is the caller's */
 } klaus_step;
 
 /* Layers first .. stop - 1 for an input of one size. */
@@ -45,7 +45,7 @@ typedef struct klaus_steps {
     klaus_step *steps;
     int32_t step_count;
     int32_t *step_of_layer; /* [stop - first]; -1 for a layer that no step ends in */
-    size_t scratch_bytes;
+    uint64_t scratch_bytes;
 } klaus_steps;
 
 struct klaus_session {
@@ -59,7 +59,7 @@ struct klaus_session {
     klaus_steps *scan[KLAUS_SCAN_PLANS], *patch, *tail;
     int32_t next_scan;
     klaus_buffer arena, scratch;
-    klaus_buffer logits, formed, tensor, mean, map, slices, rows;
+    klaus_buffer logits, formed, narrowed, tensor, mean, map, slices, rows;
     klaus_extent mean_extent; /* what `mean` was resampled to */
 };
 

@@ -60,9 +60,11 @@ typedef struct klaus_variant {
     uint32_t layout; /* id of what pack() makes, unique a layout; KLAUS_CANONICAL_LAYOUT = none */
     int32_t phases;  /* run() is called for phase 0 .. phases-1, all parts of one before the next */
     bool (*can)(const klaus_shape *shape);
-    size_t (*packed_bytes)(const klaus_shape *shape);
+    /* Sizes are 64 bits wide everywhere: a small model can ask for more than 32-bit memory has, and the plan refuses
+     * that before anything is allocated or run. */
+    uint64_t (*packed_bytes)(const klaus_shape *shape);
     void (*pack)(const klaus_shape *shape, const klaus_weights *weights, void *packed);
-    size_t (*scratch_bytes)(const klaus_shape *shape, int32_t parts);
+    uint64_t (*scratch_bytes)(const klaus_shape *shape, int32_t parts);
     /* Does the share `part` of `parts` of the work; results do not depend on `parts`. */
     void (*run)(const klaus_call *call, int32_t phase, int32_t part, int32_t parts);
 } klaus_variant;

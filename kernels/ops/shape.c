@@ -18,12 +18,12 @@ int64_t klaus_shape_multiplies(const klaus_shape *shape) {
     }
 }
 
-size_t klaus_no_packed_bytes(const klaus_shape *shape) {
+uint64_t klaus_no_packed_bytes(const klaus_shape *shape) {
     (void)shape;
     return 0;
 }
 
-size_t klaus_no_scratch_bytes(const klaus_shape *shape, int32_t parts) {
+uint64_t klaus_no_scratch_bytes(const klaus_shape *shape, int32_t parts) {
     (void)shape;
     (void)parts;
     return 0;

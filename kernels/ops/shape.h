@@ -61,8 +61,8 @@ static inline void klaus_share(int64_t total, int64_t granule, int32_t part, int
 }
 
 /* For variants that need neither packed weights nor scratch. */
-size_t klaus_no_packed_bytes(const klaus_shape *shape);
-size_t klaus_no_scratch_bytes(const klaus_shape *shape, int32_t parts);
+uint64_t klaus_no_packed_bytes(const klaus_shape *shape);
+uint64_t klaus_no_scratch_bytes(const klaus_shape *shape, int32_t parts);
 
 /* Whether all activations of the call are float32 (0, unset, counts as float32). */
 bool klaus_shape_is_f32(const klaus_shape *shape);

@@ -65,12 +65,12 @@ def runner(command: Iterable[str | Path]) -> Klaus:
     return klaus
 
 
-def emulated(build: Build, target: str, cpu: str | None = None) -> list[str]:
+def emulated(program: Path, target: str, cpu: str | None = None) -> list[str]:
     """The command line of a target's program under qemu."""
     name, usual = EMULATORS[target]
     qemu = shutil.which(f"{name}-static") or shutil.which(name)
     assert qemu, f"{name} is missing: ./inv sets it up"
-    return [qemu, "-cpu", cpu or usual, str(build.program)]
+    return [qemu, "-cpu", cpu or usual, str(program)]
 
 
 @pytest.fixture(scope="session")

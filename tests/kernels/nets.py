@@ -122,3 +122,30 @@ def scanned(*, pools: bool = True) -> Model:
     mean = np.full((19, 19, 3), 100, np.float32) + np.arange(19, dtype=np.float32)[:, None, None]
     formation = CcvFormation(19, 19, mean, 1)
     return Model("scanned", (15, 15, 3), layers, formation, (), Provenance("seed", "BSD-3-Clause", ""), patches=10)
+
+
+# --- small files that ask for more than 32-bit memory holds ---
+
+
+def _filters(shape: tuple[int, ...]) -> Weights:
+    return Weights(np.zeros(shape, np.uint8), np.zeros(shape[0], np.float32), None, Codebook(np.zeros(4, np.float16)))
+
+
+def wide_padding() -> Model:
+    """9 KB whose padded picture, which a first convolution copies, has 2^32 bytes."""
+    window = Window(16384, 2, 16384, 65534, (16383, 0, 0, 0))
+    layers = (Convolution("wide", (-1,), window, _filters((1, 16384, 2, 1))), GlobalPool("pool", (0,)))
+    return Model("wide padding", (1, 65536, 1), layers, None, (), Provenance("none", "none", "none"))
+
+
+def many_groups() -> Model:
+    """65536 groups of one filter, each a panel of four when packed: made larger by tests, this is 2^32 bytes."""
+    layers = (Convolution("groups", (-1,), Window(1, 1), _filters((65536, 1, 1, 1)), 65536),)
+    return Model("many groups", (1, 1, 65536), layers, None, (), Provenance("none", "none", "none"))
+
+
+def wide_crop() -> Model:
+    """An input as wide as can be: 21846 rows of a picture, their columns brought to it, have 2^32 bytes and more."""
+    layers = (Convolution("colours", (-1,), Window(1, 1), _filters((1, 1, 1, 3))), GlobalPool("pool", (0,)))
+    formation = CropFormation(0, (0, 0, 0), (1, 1, 1))
+    return Model("wide crop", (1, 65536, 3), layers, formation, (), Provenance("none", "none", "none"))

@@ -31,7 +31,7 @@ def anywhere(request: pytest.FixtureRequest, built: Callable[[str], Build]) -> K
     """klaus-run of this computer and of the ARM targets; cortex-a53: kernels for in-order cores, no fp16."""
     target, _, cpu = request.param.partition(" ")
     build = built(target)
-    return runner([build.program]) if target == "host" else runner(emulated(build, target, cpu or None))
+    return runner([build.program]) if target == "host" else runner(emulated(build.program, target, cpu or None))
 
 
 def dumped(klaus: Klaus, model: Path, given: F32, folder: Path, *options: str) -> Iterator[F32]:

@@ -6,7 +6,7 @@ import os
 import re
 import subprocess
 from collections.abc import Callable
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,9 +14,10 @@ import pytest
 
 from klaus_runtime import pack
 from klaus_runtime.model import Add, GlobalPool, Layer, Model, Provenance, Softmax
-from tests.kernels.conftest import Klaus, emulated, runner
+from tests.kernels import nets
+from tests.kernels.conftest import Klaus, Said, emulated, runner
 from tests.kernels.packed_image import PackedImage
-from toolchains import detect
+from toolchains import commands, detect
 from toolchains.target import load_targets
 
 if TYPE_CHECKING:
@@ -247,7 +248,7 @@ def test_packed_sections_of_another_layout_are_left_alone(
         image = PackedImage(models["scanned"].read_bytes())
         image.add("PACKED", b"\xff" * 100, layer=0, layout=layout, dtype=1)
         path.write_bytes(image.sign().data)
-        for run in (klaus, runner(emulated(arm_build, "linux-aarch64"))):
+        for run in (klaus, runner(emulated(arm_build.program, "linux-aarch64"))):
             run("verify", path)
             answers = [
                 run("bench", "--model", model, "--runs", 1, "--warmup", 0).one("bench")["top"]
@@ -292,44 +293,97 @@ def test_a_model_larger_than_memory(klaus: Klaus, tmp_path: Path) -> None:
     assert re.search(r"\d+ MB of memory are needed, \d+ MB are available", said.stderr)
 
 
-def _sanitized(root: Path, out: Path) -> list[str]:
+def _grown_groups(path: Path) -> Path:
+    """nets.many_groups() with kernels of 46 x 89: 65536 panels of 4 * (2 + 4094) floats."""
+    image = PackedImage(pack.pack(nets.many_groups(), path).read_bytes())
+    image.network.rows, image.network.cols = 46, 89
+    layer = image.layer(0)
+    layer.kernel_rows, layer.kernel_cols = 46, 89
+    image.grow("WEIGHTS", bytes(65536 * -(-46 * 89 // 4)), 0)
+    path.write_bytes(image.sign().data)
+    return path
+
+
+@pytest.fixture(scope="session")
+def armv7(built: Callable[[str], Build]) -> Klaus:
+    """klaus-run of 32-bit ARM, where sizes end at 2^32."""
+    return runner(emulated(built("linux-armv7").program, "linux-armv7"))
+
+
+TOO_MUCH = re.compile(r"(\d+) MB of memory are needed, (\d+) MB are available")
+
+
+def _refused_for_memory(said: Said) -> None:
+    found = TOO_MUCH.search(said.stderr)
+    assert found, said.stderr
+    assert int(found[1]) >= 4294 > 2148 > int(found[2])
+
+
+def test_scratch_beyond_32_bits(armv7: Klaus, tmp_path: Path) -> None:
+    path = pack.pack(nets.wide_padding(), tmp_path / "wide.klaus")
+    assert path.stat().st_size < 10_000
+    armv7("verify", path)
+    for command in (["bench", "--runs", 1, "--warmup", 0], ["info", "--plan"]):
+        _refused_for_memory(armv7(*command, "--model", path, code=2))
+
+
+def test_packed_weights_beyond_32_bits(armv7: Klaus, tmp_path: Path) -> None:
+    _refused_for_memory(armv7("info", "--plan", "--model", _grown_groups(tmp_path / "groups.klaus"), code=2))
+
+
+def test_pictures_beyond_32_bits(armv7: Klaus, tmp_path: Path) -> None:
+    path = pack.pack(nets.wide_crop(), tmp_path / "crop.klaus")
+    batch = pack.write_batch(tmp_path / "batch", [("thin", np.zeros((21846, 1, 3), np.uint8))])
+    _refused_for_memory(armv7("classify", "--model", path, "--images", batch, "--crop", "none", code=2))
+
+
+def _fuzzer(root: Path, out: Path, target_name: str) -> list[str]:
     """loader_fuzz.c and the library's sources as one program, with the sanitizers that the compiler has."""
-    toolchain = detect.toolchain_for(load_targets()["host"])
+    target = load_targets()[target_name]
+    toolchain = detect.toolchain_for(target)
     sources = [
         path
         for path in sorted((root / "kernels").rglob("*.c"))
         if path.parent.name not in ("program", "check")
         and not path.stem.startswith("check_")
-        and "_neon" not in path.stem
-        and not path.stem.endswith("_linux" if toolchain.platform == "apple" else "_apple")
+        and commands.classify(PurePosixPath(path)).fits(toolchain)
     ]
     flags = ["-std=c11", "-O1", "-g", "-D_GNU_SOURCE", "-ffp-contract=off", "-Ikernels/include", "-Ikernels"]
+    flags += commands.machine_flags(target, toolchain, None)
     trap = ["-fsanitize=undefined", "-fno-sanitize-recover=all", "-fsanitize-trap=undefined"]
     address = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-DKLAUS_ADDRESS_SANITIZER"]
     program = out / "loader_fuzz"
-    for sanitizers in (address, trap, []):
+    run = [str(program)] if target_name == "host" else emulated(program, target_name)
+    cache = str(root / ".cache" / "zig")
+    for sanitizers in (address, trap, []) if target_name == "host" else (trap,):
         argv = [*toolchain.compiler, *flags, *sanitizers, *map(str, sources), str(HERE / "loader_fuzz.c")]
         done = subprocess.run(
-            [*argv, "-o", str(program), "-lm", "-lpthread"], cwd=root, capture_output=True, timeout=600, check=False
+            [*argv, "-o", str(program), "-lm", "-lpthread"],
+            cwd=root,
+            capture_output=True,
+            timeout=600,
+            check=False,
+            env={**os.environ, "ZIG_GLOBAL_CACHE_DIR": cache, "ZIG_LOCAL_CACHE_DIR": cache},
         )
         # A compiler may accept the flags and lack the library, which shows when the program starts.
-        if done.returncode == 0 and subprocess.run([program], check=False, capture_output=True).returncode == 2:
-            return [str(program)]
+        if done.returncode == 0 and subprocess.run(run, check=False, capture_output=True).returncode == 2:
+            return run
     pytest.fail(done.stderr.decode())
 
 
 @pytest.fixture(scope="session")
 def fuzzer(root: Path, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    return _sanitized(root, tmp_path_factory.mktemp("fuzz"))
+    return _fuzzer(root, tmp_path_factory.mktemp("fuzz"), "host")
 
 
-@pytest.mark.parametrize(
-    ("name", "cases"), [("every_op", 1500), ("scanned", 700), ("softmax", 1500), ("a-depth8-index", 200)]
-)
-def test_random_damage(fuzzer: list[str], models: Models, name: str, cases: int) -> None:
-    """Flipped bits, hostile words, swapped sections, cut ends: refused, or run without touching foreign memory."""
+@pytest.fixture(scope="session")
+def armv7_fuzzer(root: Path, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    return _fuzzer(root, tmp_path_factory.mktemp("fuzz"), "linux-armv7")
+
+
+def _damage(fuzzer: list[str], model: Path, cases: int) -> dict[str, int]:
     done = subprocess.run(
-        [*fuzzer, models[name], str(cases), "1"],
+        [*fuzzer, model, str(cases), "1"],
         capture_output=True,
         text=True,
         timeout=500,
@@ -337,7 +391,25 @@ def test_random_damage(fuzzer: list[str], models: Models, name: str, cases: int)
         env={**os.environ, "ASAN_OPTIONS": "allocator_may_return_null=1"},
     )
     assert done.returncode == 0, done.stderr[-4000:]
-    counts = dict(zip(*[iter(done.stdout.split())] * 2, strict=True))
-    assert int(counts["cases"]) == cases
-    assert cases // 20 < int(counts["opened"]) < cases // 2  # neither all refused nor all harmless
-    assert int(counts["ran"]) > cases // 40
+    words = done.stdout.split()
+    return {word: int(count) for word, count in zip(words[::2], words[1::2], strict=True)}
+
+
+@pytest.mark.parametrize(
+    ("name", "cases"), [("every_op", 1500), ("scanned", 700), ("softmax", 1500), ("a-depth8-index", 200)]
+)
+def test_random_damage(fuzzer: list[str], models: Models, name: str, cases: int) -> None:
+    """Flipped bits, hostile words, swapped sections, cut ends: refused, or run without touching foreign memory."""
+    counts = _damage(fuzzer, models[name], cases)
+    assert counts["cases"] == cases
+    assert cases // 20 < counts["opened"] < cases // 2  # neither all refused nor all harmless
+    assert counts["ran"] > cases // 40
+
+
+@pytest.mark.slow
+def test_random_damage_where_sizes_end_at_32_bits(armv7_fuzzer: list[str], models: Models, tmp_path: Path) -> None:
+    wide = pack.pack(nets.wide_padding(), tmp_path / "wide.klaus")
+    for path, cases in ((wide, 200), (models["every_op"], 300), (models["scanned"], 100)):
+        counts = _damage(armv7_fuzzer, path, cases)
+        assert counts["cases"] == cases
+        assert counts["opened"] > cases // 20

@@ -42,7 +42,7 @@ def test_info(klaus: Klaus) -> None:
     ],
 )
 def test_info_on_arm(arm_build: Build, cpu: str, core: str, core_class: str, isa: list[str]) -> None:
-    info = runner(emulated(arm_build, "linux-aarch64", cpu))("info").one("info")
+    info = runner(emulated(arm_build.program, "linux-aarch64", cpu))("info").one("info")
     assert (info["target"], info["arch"]) == ("linux-aarch64", "aarch64")
     assert (info["core"], info["core_class"], info["isa"]) == (core, core_class, isa)
 
@@ -111,7 +111,7 @@ def test_what_a_session_cannot_do(klaus: Klaus, models: Models, options: list[st
 
 
 def test_an_instruction_set_that_is_not_there(arm_build: Build, models: Models) -> None:
-    klaus = runner(emulated(arm_build, "linux-aarch64", "cortex-a53"))
+    klaus = runner(emulated(arm_build.program, "linux-aarch64", "cortex-a53"))
     said = klaus("bench", "--model", models["every_op"], "--isa", "neon_fp16", code=2)
     assert "this CPU has no neon_fp16" in said.stderr
 
@@ -153,7 +153,7 @@ def test_bench_of_ten_patches(klaus: Klaus, models: Models) -> None:
 def test_bench_is_the_same_everywhere(klaus: Klaus, models: Models, arm_build: Build) -> None:
     """Its pseudo-random input does not depend on the device; nor do the answers, but for rounding."""
     here = klaus("bench", "--model", models["scanned"], "--runs", 1).one("bench")["top"]
-    there = runner(emulated(arm_build, "linux-aarch64"))("bench", "--model", models["scanned"], "--runs", 1)
+    there = runner(emulated(arm_build.program, "linux-aarch64"))("bench", "--model", models["scanned"], "--runs", 1)
     for a, b in zip(here, there.one("bench")["top"], strict=True):
         assert (a["id"], a["label"]) == (b["id"], b["label"])
         assert a["probability"] == pytest.approx(b["probability"], rel=1e-3)
@@ -161,7 +161,7 @@ def test_bench_is_the_same_everywhere(klaus: Klaus, models: Models, arm_build: B
 
 def test_marks_are_made(arm_build: Build, models: Models) -> None:
     """qemu shows the system calls: getpriority(0x4b4c, 10 + 2k) before pass k, 11 + 2k after it, warm-ups counted."""
-    argv = emulated(arm_build, "linux-aarch64")
+    argv = emulated(arm_build.program, "linux-aarch64")
     argv = [argv[0], "-strace", *argv[1:], "bench", "--model", str(models["softmax"]), "--runs", "2", "--mark"]
     done = subprocess.run(argv, capture_output=True, text=True, timeout=100, check=True)
     found = re.findall(r"getpriority\((\w+),(\w+)", done.stderr)
@@ -286,7 +286,7 @@ def test_check(klaus: Klaus) -> None:
 
 def test_arm_kernels_on_arm(arm_build: Build) -> None:
     """The whole checker, on a CPU with everything this project has kernels for."""
-    said = runner(emulated(arm_build, "linux-aarch64"))("check", "--op", "softmax")
+    said = runner(emulated(arm_build.program, "linux-aarch64"))("check", "--op", "softmax")
     assert said.one("summary")["failed"] == 0
 
 

@@ -18,11 +18,11 @@ typedef struct geometry {
     int32_t top, left;            /* padding that remains to be seen to while reading */
     int32_t taps, depth;
     int32_t group_channels, group_filters;
-    size_t shared_bytes; /* scratch for all parts: the padded copy */
-    size_t part_bytes;   /* scratch a part: zeros, pointers */
+    uint64_t shared_bytes; /* scratch for all parts: the padded copy */
+    uint64_t part_bytes;   /* scratch a part: zeros, pointers */
 } geometry;
 
-static size_t aligned(size_t bytes) {
+static uint64_t aligned(uint64_t bytes) {
     return (bytes + KLAUS_ALIGNMENT - 1) / KLAUS_ALIGNMENT * KLAUS_ALIGNMENT;
 }
 
@@ -49,11 +49,11 @@ static geometry geometry_of(const klaus_shape *s, int32_t tile_rows) {
             g.rows = rows;
             g.cols = cols;
             g.top = g.left = 0;
-            g.shared_bytes = aligned((size_t)(rows * cols * s->in_channels) * sizeof(float));
+            g.shared_bytes = aligned((uint64_t)(rows * cols * s->in_channels) * sizeof(float));
         }
     }
-    g.part_bytes = aligned((size_t)s->in_channels * sizeof(float)) +
-                   aligned((size_t)g.taps * (size_t)(CHUNK_TILES * tile_rows) * sizeof(float *));
+    g.part_bytes = aligned((uint64_t)s->in_channels * sizeof(float)) +
+                   aligned((uint64_t)g.taps * (uint64_t)(CHUNK_TILES * tile_rows) * sizeof(float *));
     return g;
 }
 
@@ -66,9 +66,9 @@ static int64_t panel_floats(const klaus_shape *shape, int64_t width) {
     return width * (2 + klaus_shape_weights_per_row(shape));
 }
 
-size_t klaus_conv_gemm_packed_bytes(const klaus_shape *shape) {
+uint64_t klaus_conv_gemm_packed_bytes(const klaus_shape *shape) {
     const int64_t channels = klaus_panel_channels(shape->out_channels / shape->groups);
-    return (size_t)(shape->groups * panel_floats(shape, channels)) * sizeof(float);
+    return (uint64_t)(shape->groups * panel_floats(shape, channels)) * sizeof(float);
 }
 
 void klaus_conv_gemm_pack(const klaus_shape *shape, const klaus_weights *weights, void *packed, int32_t panel_width) {
@@ -95,9 +95,9 @@ void klaus_conv_gemm_pack(const klaus_shape *shape, const klaus_weights *weights
         }
 }
 
-size_t klaus_conv_gemm_scratch_bytes(const klaus_shape *shape, int32_t parts, int32_t tile_rows) {
+uint64_t klaus_conv_gemm_scratch_bytes(const klaus_shape *shape, int32_t parts, int32_t tile_rows) {
     const geometry g = geometry_of(shape, tile_rows);
-    return g.shared_bytes + (size_t)parts * g.part_bytes;
+    return g.shared_bytes + (uint64_t)parts * g.part_bytes;
 }
 
 /* Phase 0: rows part by part of the padded copy. */
@@ -150,9 +150,9 @@ void klaus_conv_gemm_run(const klaus_call *call, int32_t phase, int32_t part, in
             pad(call, &g, part, parts);
         return;
     }
-    uint8_t *own = (uint8_t *)call->scratch + g.shared_bytes + (size_t)part * g.part_bytes;
+    uint8_t *own = (uint8_t *)call->scratch + (size_t)(g.shared_bytes + (uint64_t)part * g.part_bytes);
     float *zeros = (float *)(void *)own;
-    const float **pointers = (const float **)(void *)(own + aligned((size_t)s->in_channels * sizeof(float)));
+    const float **pointers = (const float **)(void *)(own + (size_t)aligned((uint64_t)s->in_channels * sizeof(float)));
     const float *input = g.padded ? call->scratch : call->input[0];
     const float *addend = s->has_addend ? call->input[1] : NULL;
     memset(zeros, 0, (size_t)s->in_channels * sizeof(float));

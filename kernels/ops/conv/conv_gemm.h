@@ -14,9 +14,9 @@
 #define KLAUS_CONV_GEMM_PHASES 2
 
 bool klaus_conv_gemm_can(const klaus_shape *shape);
-size_t klaus_conv_gemm_packed_bytes(const klaus_shape *shape);
+uint64_t klaus_conv_gemm_packed_bytes(const klaus_shape *shape);
 void klaus_conv_gemm_pack(const klaus_shape *shape, const klaus_weights *weights, void *packed, int32_t panel_width);
-size_t klaus_conv_gemm_scratch_bytes(const klaus_shape *shape, int32_t parts, int32_t tile_rows);
+uint64_t klaus_conv_gemm_scratch_bytes(const klaus_shape *shape, int32_t parts, int32_t tile_rows);
 void klaus_conv_gemm_run(const klaus_call *call, int32_t phase, int32_t part, int32_t parts,
                          const klaus_gemm_kernel *kernel);
 

@@ -6,7 +6,7 @@ static void pack(const klaus_shape *shape, const klaus_weights *weights, void *p
     klaus_conv_gemm_pack(shape, weights, packed, klaus_gemm_f32_neon_7x12.width);
 }
 
-static size_t scratch_bytes(const klaus_shape *shape, int32_t parts) {
+static uint64_t scratch_bytes(const klaus_shape *shape, int32_t parts) {
     return klaus_conv_gemm_scratch_bytes(shape, parts, klaus_gemm_f32_neon_7x12.rows);
 }
 

@@ -5,8 +5,8 @@
 #include "ops/weights.h"
 
 /* One output channel's weights as float32, for each part. */
-static size_t scratch_bytes(const klaus_shape *shape, int32_t parts) {
-    return (size_t)klaus_shape_weights_per_row(shape) * sizeof(float) * (size_t)parts;
+static uint64_t scratch_bytes(const klaus_shape *shape, int32_t parts) {
+    return (uint64_t)klaus_shape_weights_per_row(shape) * sizeof(float) * (uint64_t)parts;
 }
 
 static double window_sum(const klaus_shape *s, const float *input, const float *filter, int64_t first_channel,

@@ -11,9 +11,9 @@ bool klaus_depthwise_can(const klaus_shape *s) {
            s->pad_left >= 0;
 }
 
-size_t klaus_depthwise_packed_bytes(const klaus_shape *s) {
-    const size_t blocks = ((size_t)s->in_channels + 3) / 4;
-    return blocks * 4 * (2 + (size_t)(s->kernel_rows * s->kernel_cols)) * sizeof(float);
+uint64_t klaus_depthwise_packed_bytes(const klaus_shape *s) {
+    const uint64_t blocks = ((uint64_t)s->in_channels + 3) / 4;
+    return blocks * 4 * (2 + (uint64_t)(s->kernel_rows * s->kernel_cols)) * sizeof(float);
 }
 
 void klaus_depthwise_pack(const klaus_shape *s, const klaus_weights *weights, void *packed) {

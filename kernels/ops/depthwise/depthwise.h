@@ -10,7 +10,7 @@
 #include "ops/op.h"
 
 bool klaus_depthwise_can(const klaus_shape *shape);
-size_t klaus_depthwise_packed_bytes(const klaus_shape *shape);
+uint64_t klaus_depthwise_packed_bytes(const klaus_shape *shape);
 void klaus_depthwise_pack(const klaus_shape *shape, const klaus_weights *weights, void *packed);
 
 /* The first channel of block `block`. */

@@ -15,10 +15,10 @@
 
 #define KLAUS_FULL_CONNECT_BLOCK 256
 
-size_t klaus_full_connect_gemm_packed_bytes(const klaus_shape *shape, int32_t panel_width);
+uint64_t klaus_full_connect_gemm_packed_bytes(const klaus_shape *shape, int32_t panel_width);
 void klaus_full_connect_gemm_pack(const klaus_shape *shape, const klaus_weights *weights, void *packed,
                                   int32_t panel_width);
-size_t klaus_full_connect_gemm_scratch_bytes(const klaus_shape *shape, int32_t parts, int32_t panel_width);
+uint64_t klaus_full_connect_gemm_scratch_bytes(const klaus_shape *shape, int32_t parts, int32_t panel_width);
 void klaus_full_connect_gemm_run(const klaus_call *call, int32_t part, int32_t parts, const klaus_gemm_kernel *kernel);
 
 /* Weights as floats: `count` of them from `encoded`, rounded up to whole groups; decode_neon.c. */

@@ -9,7 +9,7 @@
 
 typedef void (*decoder)(const void *table, const uint8_t *encoded, int64_t count, float *weights);
 
-static size_t aligned(size_t bytes, size_t to) {
+static uint64_t aligned(uint64_t bytes, uint64_t to) {
     return (bytes + to - 1) / to * to;
 }
 
@@ -17,8 +17,8 @@ static size_t table_bytes(const klaus_shape *s) {
     return s->weight_dtype == KLAUS_Q8 ? 1024 : s->weight_dtype == KLAUS_Q4 || s->weight_dtype == KLAUS_Q2 ? 64 : 0;
 }
 
-static size_t block_bytes(const klaus_shape *s, int64_t inputs, int32_t width) {
-    const size_t count = (size_t)(inputs * width);
+static uint64_t block_bytes(const klaus_shape *s, int64_t inputs, int32_t width) {
+    const uint64_t count = (uint64_t)(inputs * width);
     switch (s->weight_dtype) {
     case KLAUS_F32:
         return count * 4;
@@ -37,18 +37,18 @@ static int64_t block_inputs(int64_t inputs, int64_t first) {
     return inputs - first < KLAUS_FULL_CONNECT_BLOCK ? inputs - first : KLAUS_FULL_CONNECT_BLOCK;
 }
 
-static size_t panel_bytes(const klaus_shape *s, int32_t width) {
+static uint64_t panel_bytes(const klaus_shape *s, int32_t width) {
     const int64_t inputs = klaus_shape_inputs_per_row(s), full = inputs / KLAUS_FULL_CONNECT_BLOCK;
-    return (size_t)(2 * width) * sizeof(float) +
-           aligned((size_t)full * block_bytes(s, KLAUS_FULL_CONNECT_BLOCK, width) +
+    return (uint64_t)(2 * width) * sizeof(float) +
+           aligned((uint64_t)full * block_bytes(s, KLAUS_FULL_CONNECT_BLOCK, width) +
                        block_bytes(s, inputs % KLAUS_FULL_CONNECT_BLOCK, width),
                    16);
 }
 
-size_t klaus_full_connect_gemm_packed_bytes(const klaus_shape *s, int32_t panel_width) {
+uint64_t klaus_full_connect_gemm_packed_bytes(const klaus_shape *s, int32_t panel_width) {
     const int32_t full = s->out_channels / panel_width;
     const int32_t rest = klaus_panel_channels(s->out_channels - full * panel_width);
-    return table_bytes(s) + (size_t)full * panel_bytes(s, panel_width) + (rest > 0 ? panel_bytes(s, rest) : 0);
+    return table_bytes(s) + (uint64_t)full * panel_bytes(s, panel_width) + (rest > 0 ? panel_bytes(s, rest) : 0);
 }
 
 static void pack_table(const klaus_shape *s, const klaus_weights *weights, uint8_t *table) {
@@ -96,7 +96,7 @@ void klaus_full_connect_gemm_pack(const klaus_shape *s, const klaus_weights *wei
     to += table_bytes(s);
     for (int32_t first = 0, width; first < s->out_channels; first += width) {
         width = klaus_panel_width(s->out_channels, first, panel_width);
-        memset(to, 0, panel_bytes(s, width));
+        memset(to, 0, (size_t)panel_bytes(s, width));
         const int32_t outputs = s->out_channels - first < width ? s->out_channels - first : width;
         float *head = (float *)(void *)to;
         uint8_t *block = to + (size_t)(2 * width) * sizeof(float);
@@ -109,9 +109,9 @@ void klaus_full_connect_gemm_pack(const klaus_shape *s, const klaus_weights *wei
             for (int32_t c = 0; c < outputs; c++)
                 for (int64_t i = 0; i < count; i++)
                     pack_weight(s, weights, first + c, begin + i, (size_t)(i * width + c), block);
-            block += block_bytes(s, count, width);
+            block += (size_t)block_bytes(s, count, width);
         }
-        to += panel_bytes(s, width);
+        to += (size_t)panel_bytes(s, width);
     }
 }
 
@@ -125,14 +125,14 @@ static int32_t tile_rows(int32_t batch, int32_t most) {
 
 /* A part's scratch memory: where its pieces begin, in bytes. */
 typedef struct part_scratch {
-    size_t inputs;  /* const float *[batch] */
-    size_t sums;    /* float [batch][panel width], kept between blocks */
-    size_t weights; /* one decoded block */
-    size_t bytes;
+    uint64_t inputs;  /* const float *[batch] */
+    uint64_t sums;    /* float [batch][panel width], kept between blocks */
+    uint64_t weights; /* one decoded block */
+    uint64_t bytes;
 } part_scratch;
 
 static part_scratch scratch_of(const klaus_shape *s, int32_t panel_width) {
-    const size_t batch = (size_t)klaus_at_least_one(s->batch), width = (size_t)panel_width;
+    const uint64_t batch = (uint64_t)klaus_at_least_one(s->batch), width = (uint64_t)panel_width;
     part_scratch scratch = {0};
     scratch.sums = aligned(batch * sizeof(float *), KLAUS_ALIGNMENT);
     scratch.weights = scratch.sums + aligned(batch * width * sizeof(float), KLAUS_ALIGNMENT);
@@ -142,8 +142,8 @@ static part_scratch scratch_of(const klaus_shape *s, int32_t panel_width) {
     return scratch;
 }
 
-size_t klaus_full_connect_gemm_scratch_bytes(const klaus_shape *shape, int32_t parts, int32_t panel_width) {
-    return scratch_of(shape, panel_width).bytes * (size_t)parts;
+uint64_t klaus_full_connect_gemm_scratch_bytes(const klaus_shape *shape, int32_t parts, int32_t panel_width) {
+    return scratch_of(shape, panel_width).bytes * (uint64_t)parts;
 }
 
 static decoder decoder_of(const klaus_shape *s) {
@@ -167,9 +167,10 @@ void klaus_full_connect_gemm_run(const klaus_call *call, int32_t part, int32_t p
     const int64_t inputs = klaus_shape_inputs_per_row(s);
     const int32_t batch = (int32_t)klaus_at_least_one(s->batch), rows = tile_rows(batch, kernel->rows);
     const part_scratch at = scratch_of(s, kernel->width);
-    uint8_t *scratch = (uint8_t *)call->scratch + (size_t)part * at.bytes;
-    const float **rows_of_input = (const float **)(void *)(scratch + at.inputs);
-    float *all_sums = (float *)(void *)(scratch + at.sums), *decoded = (float *)(void *)(scratch + at.weights);
+    uint8_t *scratch = (uint8_t *)call->scratch + (size_t)((uint64_t)part * at.bytes);
+    const float **rows_of_input = (const float **)(void *)(scratch + (size_t)at.inputs);
+    float *all_sums = (float *)(void *)(scratch + (size_t)at.sums),
+          *decoded = (float *)(void *)(scratch + (size_t)at.weights);
     const decoder decode = decoder_of(s);
     /* floats need no decoding and no blocks */
     const int64_t block = decode != NULL ? KLAUS_FULL_CONNECT_BLOCK : inputs;
@@ -179,7 +180,8 @@ void klaus_full_connect_gemm_run(const klaus_call *call, int32_t part, int32_t p
     int64_t begin, end;
     klaus_share(s->out_channels, kernel->width, part, parts, &begin, &end);
     const uint8_t *table = call->packed;
-    const uint8_t *panel = table + table_bytes(s) + (size_t)(begin / kernel->width) * panel_bytes(s, kernel->width);
+    const uint8_t *panel =
+        table + table_bytes(s) + (size_t)((uint64_t)(begin / kernel->width) * panel_bytes(s, kernel->width));
     for (int64_t first = begin; first < end; first += tile.width) {
         tile.width = klaus_panel_width(s->out_channels, (int32_t)first, kernel->width);
         tile.outputs = s->out_channels - (int32_t)first;
@@ -204,8 +206,8 @@ void klaus_full_connect_gemm_run(const klaus_call *call, int32_t part, int32_t p
                 tile.stride = tile.finished ? (size_t)s->out_channels : (size_t)tile.width;
                 kernel->run(&tile);
             }
-            encoded += block_bytes(s, count, tile.width);
+            encoded += (size_t)block_bytes(s, count, tile.width);
         }
-        panel += panel_bytes(s, tile.width);
+        panel += (size_t)panel_bytes(s, tile.width);
     }
 }

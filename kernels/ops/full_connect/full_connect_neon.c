@@ -3,7 +3,7 @@
 #include "ops/full_connect/full_connect_gemm.h"
 #include "ops/layouts.h"
 
-static size_t packed_bytes(const klaus_shape *shape) {
+static uint64_t packed_bytes(const klaus_shape *shape) {
     return klaus_full_connect_gemm_packed_bytes(shape, klaus_gemm_f32_neon_4x8.width);
 }
 
@@ -11,7 +11,7 @@ static void pack(const klaus_shape *shape, const klaus_weights *weights, void *p
     klaus_full_connect_gemm_pack(shape, weights, packed, klaus_gemm_f32_neon_4x8.width);
 }
 
-static size_t scratch_bytes(const klaus_shape *shape, int32_t parts) {
+static uint64_t scratch_bytes(const klaus_shape *shape, int32_t parts) {
     return klaus_full_connect_gemm_scratch_bytes(shape, parts, klaus_gemm_f32_neon_4x8.width);
 }
 

@@ -18,8 +18,8 @@ static size_t part_floats(const klaus_shape *s) {
     return (group + 2 * half + 4 + 15) / 16 * 16;
 }
 
-static size_t scratch_bytes(const klaus_shape *shape, int32_t parts) {
-    return part_floats(shape) * sizeof(float) * (size_t)parts;
+static uint64_t scratch_bytes(const klaus_shape *shape, int32_t parts) {
+    return (uint64_t)part_floats(shape) * sizeof(float) * (uint64_t)parts;
 }
 
 /* base^-beta */

@@ -28,8 +28,11 @@ klaus_status klaus_resample_cubic_f32(const float *source, int32_t rows, int32_t
  * each pass rounded and clamped to 8 bits): klaus_runtime/images.py does the same, so results are whole numbers 0..255.
  * Equal bit for bit to Pillow's resize((result_cols, rows)) followed by resize((result_cols, result_rows)); a single
  * resize() is the same for square pictures, but takes rows first for some others (Pillow 13).
- * Source rows are row_bytes apart, so that a crop is resampled in place. */
+ * Source rows are row_bytes apart, so that a crop is resampled in place. `narrowed` is room for what lies between the
+ * two passes, klaus_resample_bicubic_bytes(): the caller's, as it may be more than there is memory. */
+uint64_t klaus_resample_bicubic_bytes(int32_t rows, int32_t channels, int32_t result_cols);
 klaus_status klaus_resample_bicubic(const uint8_t *source, size_t row_bytes, int32_t rows, int32_t cols,
-                                    int32_t channels, float *result, int32_t result_rows, int32_t result_cols);
+                                    int32_t channels, uint8_t *narrowed, float *result, int32_t result_rows,
+                                    int32_t result_cols);
 
 #endif

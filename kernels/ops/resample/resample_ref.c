@@ -231,8 +231,13 @@ static uint8_t filter_sum(const uint8_t *from, size_t stride, const int32_t *wei
     return (uint8_t)(sum < 0 ? 0 : sum > 255 ? 255 : sum);
 }
 
+uint64_t klaus_resample_bicubic_bytes(int32_t rows, int32_t channels, int32_t result_cols) {
+    return (uint64_t)rows * (uint64_t)channels * (uint64_t)result_cols;
+}
+
 klaus_status klaus_resample_bicubic(const uint8_t *source, size_t row_bytes, int32_t rows, int32_t cols,
-                                    int32_t channels, float *result, int32_t result_rows, int32_t result_cols) {
+                                    int32_t channels, uint8_t *narrowed, float *result, int32_t result_rows,
+                                    int32_t result_cols) {
     if (!sizes_are_sound(rows, cols, channels, result_rows, result_cols) || row_bytes < (size_t)cols * (size_t)channels)
         return KLAUS_E_INPUT;
     const size_t row_stride = filter_most_cells(rows, result_rows), col_stride = filter_most_cells(cols, result_cols);
@@ -242,10 +247,8 @@ klaus_status klaus_resample_bicubic(const uint8_t *source, size_t row_bytes, int
     int32_t *row_weights = malloc((size_t)result_rows * row_stride * sizeof(int32_t));
     int32_t *col_weights = malloc((size_t)result_cols * col_stride * sizeof(int32_t));
     double *exact = malloc((row_stride > col_stride ? row_stride : col_stride) * sizeof(double));
-    uint8_t *narrowed = malloc((size_t)rows * result_row); /* columns done */
     klaus_status status = KLAUS_E_MEMORY;
-    if (row_cells != NULL && col_cells != NULL && row_weights != NULL && col_weights != NULL && exact != NULL &&
-        narrowed != NULL) {
+    if (row_cells != NULL && col_cells != NULL && row_weights != NULL && col_weights != NULL && exact != NULL) {
         filter_weights(rows, result_rows, row_cells, row_weights, exact);
         filter_weights(cols, result_cols, col_cells, col_weights, exact);
         for (size_t y = 0; y < (size_t)rows; y++)
@@ -266,6 +269,5 @@ klaus_status klaus_resample_bicubic(const uint8_t *source, size_t row_bytes, int
     free(row_weights);
     free(col_weights);
     free(exact);
-    free(narrowed);
     return status;
 }
