@@ -20,7 +20,7 @@ from rich.progress import Progress
 from rich.table import Table
 from rich.text import Text
 
-from klaus_runtime import accuracy, calibrate, files, images, native, pack, package, quantize, registry, shapes
+from klaus_runtime import accuracy, answers, calibrate, files, images, native, pack, package, quantize, registry, shapes
 from klaus_runtime.engine import Engine
 from klaus_runtime.errors import InputError, KlausError
 from klaus_runtime.evaluate import FastEngine
@@ -227,22 +227,30 @@ def _eval(options: argparse.Namespace) -> None:
     model = _model(options, options.source)
     patches = _patches(options, model)
     photos = images.find_photos(options.images)[: options.limit]
-    if not model.labels:
-        raise InputError(f"{options.source}: has no class names: its answers cannot be compared with photos' classes")
-    progress = Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty())
-    with _engine(options, model, options.source) as (engine, engine_name), progress:
-        bar = progress.add_task("photos", total=len(photos))
-        score = accuracy.evaluate(
-            model, engine, photos, patches=patches, crop=options.crop, after=lambda _: progress.advance(bar)
-        )
+    wanted = _numbers(model, options.source, photos)
+    numbers, found = _ask(options, model, options.source, photos, patches)
+    wanted = [wanted[number] for number in numbers]
+    if not numbers:
+        raise InputError(f"shard {options.shard[0]} of {options.shard[1]} has none of {len(photos)} photos")
+    score = accuracy.score(found, wanted)
+    change = None
+    if options.against:
+        reference = _model(options, options.against)
+        if reference.labels != model.labels:
+            raise InputError(f"{options.against}: has other classes than {options.source}: they cannot be compared")
+        others, answers_there = _ask(options, reference, options.against, photos, patches)
+        if others != numbers:
+            raise InputError("the two models have answered different photos: run every shard of both, then without")
+        change = accuracy.compare(answers_there, found, wanted)
     if options.json:
         shares = {
             name: {"share": hits / score.photos, "interval_95": accuracy.interval(hits, score.photos)}
             for name, hits in (("top1", score.top1), ("top5", score.top5))
             if score.claimed
         }
-        asked = {"engine": engine_name, "patches": patches, "crop": options.crop}
-        _json({**_facts(model), **asked, "counts": asdict(score), "accuracy": shares or None})
+        asked = {"patches": patches, "crop": options.crop, "shard": list(options.shard), "of_photos": len(photos)}
+        against = asdict(change) | {"top1_interval_95": change.top1_interval} if change else None
+        _json({**_facts(model), **asked, "counts": asdict(score), "accuracy": shares or None, "against": against})
         return
     for name, hits in (("top-1", score.top1), ("top-5", score.top5)):
         line = f"{name}: {hits} of {score.photos} photos"
@@ -252,7 +260,50 @@ def _eval(options: argparse.Namespace) -> None:
         _say(line)
     if not score.claimed:
         _say(f"no accuracy: that takes {accuracy.CLAIM_FROM} photos or more")
+    if score.photos < len(photos):
+        _say(f"{len(photos) - score.photos} of {len(photos)} photos belong to shards that have not run")
+    if change:
+        low, high = change.top1_interval
+        _say(
+            f"against {options.against}: the same class first on {change.agree} of {change.photos} photos, "
+            f"KL {change.divergence:.4g} nats, top-1 {change.top1:+.1%} (95 % interval {low:+.1%} to {high:+.1%})"
+        )
     _print_origin(model)
+
+
+def _numbers(model: Model, source: str, photos: Sequence[tuple[str, Path]]) -> list[int]:
+    if not model.labels:
+        raise InputError(f"{source}: has no class names: its answers cannot be compared with photos' classes")
+    return accuracy.positions(model.labels, photos)
+
+
+def _ask(
+    options: argparse.Namespace,
+    model: Model,
+    source: str,
+    photos: Sequence[tuple[str, Path]],
+    patches: Literal[1, 10],
+) -> tuple[list[int], F32]:
+    """Which photos have been answered, by this run, one before or another shard; and the answers."""
+    progress = Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty())
+    library = native.find_library() if options.engine in (None, "ref") else None
+    name = f"{options.engine} {answers.code(*(() if library is None else (library,)))}"
+    asked = answers.Asked(name, patches, options.crop)
+    journal = answers.Journal(options.journal or registry.cache_folder().parent / "eval", model, asked)
+    with ExitStack() as stack:
+        stack.enter_context(progress)
+        bar = progress.add_task(
+            f"photos, {clean(model.name)}", total=len(photos[options.shard[0] - 1 :: options.shard[1]])
+        )
+        return answers.ask(
+            model,
+            lambda: stack.enter_context(_engine(options, model, source))[0],
+            [path for _, path in photos],
+            asked,
+            journal=journal,
+            shard=options.shard,
+            after=lambda done: progress.update(bar, completed=done),
+        )
 
 
 def _models(options: argparse.Namespace) -> None:
@@ -361,6 +412,13 @@ def _count(text: str) -> int:
     return int(text)
 
 
+def _shard(text: str) -> tuple[int, int]:
+    number, _, count = text.partition("/")
+    if not (number.isdecimal() and count.isdecimal() and 1 <= int(number) <= int(count) <= 10_000):
+        raise argparse.ArgumentTypeError(f"{clean(text)!r} is not K/N, as in 2/4: the second of four")
+    return int(number), int(count)
+
+
 def _parser() -> argparse.ArgumentParser:
     names = ", ".join(registry.MODELS)
     parser = argparse.ArgumentParser(prog="klaus", description="Small ImageNet classifiers, on this computer.")
@@ -440,6 +498,12 @@ def _parser() -> argparse.ArgumentParser:
     sub = command("eval", _eval, "Measure top-1 and top-5 on photos WNID/*.{jpg,jpeg,png}.")
     sub.add_argument("--images", required=True, type=Path, metavar="DIR")
     sub.add_argument("--limit", type=_count, help="only the first photos, by class and name")
+    text = "another model on the same photos, as the float one: agreement, KL divergence, change of top-1"
+    sub.add_argument("--against", metavar="SOURCE", help=text)
+    text = "only every N-th photo from the K-th; without, what all shards found is put together"
+    sub.add_argument("--shard", type=_shard, default=(1, 1), metavar="K/N", help=text)
+    text = "keeps every answer, so that an interrupted run goes on where it was (default: eval in the cache folder)"
+    sub.add_argument("--journal", type=Path, metavar="DIR", help=text)
     _add_picture(sub)
 
     command("models", _models, "List the models that have a name.", source=False)

@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from klaus_runtime import accuracy, registry
+from klaus_runtime import accuracy, answers, registry
 from klaus_runtime.cli import clean
-from klaus_runtime.errors import CheckError
+from klaus_runtime.errors import CheckError, InputError
 from klaus_runtime.model import Label
 from klaus_runtime.pack import pack, read_packed
 from klaus_runtime.package import read_package
@@ -144,6 +144,61 @@ def test_eval_counts_and_claims_nothing_from_a_few(labelled: Path, tmp_path: Pat
     done = _klaus("eval", labelled, "--images", tmp_path, "--engine", "fast")
     assert done.returncode == 2
     assert "class n12345678 is none of the network's 10" in done.stderr
+
+
+def test_eval_goes_on_where_it_was_and_shards_are_put_together(labelled: Path, tmp_path: Path) -> None:
+    photos = tmp_path / "photos" / "n00000003"
+    photos.mkdir(parents=True)
+    for number in range(5):
+        pixels = np.random.default_rng(number).integers(0, 256, (60, 70, 3), np.uint8)
+        Image.fromarray(pixels).save(photos / f"{number}.png")
+    given = ("eval", labelled, "--images", photos.parent, "--engine", "fast")
+    whole = _json(*given, "--journal", tmp_path / "whole")
+    kept = ("--journal", tmp_path / "parts")
+    assert _json(*given, *kept, "--shard", "1/2")["counts"]["photos"] == 3
+    done = _klaus(*given, *kept, "--shard", "1/2")
+    assert "2 of 5 photos belong to shards that have not run" in done.stdout
+    assert _json(*given, *kept, "--shard", "2/2")["counts"] == whole["counts"]
+    (journal,) = (tmp_path / "whole").glob("*/1-of-1.answers")
+    before = journal.read_bytes()
+    journal.write_bytes(before[:-5])  # a kill in the middle of a record
+    assert _json(*given, "--journal", tmp_path / "whole") == whole
+    assert journal.read_bytes() == before
+    against = _json(*given, *kept, "--against", labelled)["against"]
+    assert (against["agree"], against["divergence"], against["gained"], against["lost"]) == (5, 0.0, 0, 0)
+    done = _klaus(*given, "--shard", "3/2")
+    assert (done.returncode, "is not K/N" in done.stderr) == (2, True)
+
+
+def test_two_runs_do_not_write_one_shard(tmp_path: Path) -> None:
+    model = ccv.read(TINY_MODEL)
+    asked = answers.Asked("fast", 1, "center")
+    first, second = (answers.Journal(tmp_path, model, asked) for _ in range(2))
+    with first.writer((1, 1)) as put:
+        put(bytes(32), np.zeros(10, np.float32))
+        with pytest.raises(InputError, match="another run is writing"), second.writer((1, 1)):
+            pass
+    assert answers.Journal(tmp_path, model, asked).get(bytes(32)) is not None
+    other = replace(model, patches=1, name="another", labels=())
+    assert answers.Journal(tmp_path, other, asked).get(bytes(32)) is not None  # names decide nothing
+    assert answers.Journal(tmp_path, other, answers.Asked("fast", 10, "center")).get(bytes(32)) is None
+
+
+def test_answers_are_compared_as_the_words_say() -> None:
+    reference = np.array([[0.7, 0.2, 0.1], [0.1, 0.8, 0.1], [0.3, 0.3, 0.4], [0.5, 0.25, 0.25]], np.float32)
+    found = np.array([[0.7, 0.2, 0.1], [0.6, 0.3, 0.1], [0.4, 0.3, 0.3], [0.5, 0.25, 0.25]], np.float32)
+    change = accuracy.compare(reference, found, [0, 1, 0, 2])
+    assert (change.photos, change.agree, change.gained, change.lost) == (4, 2, 1, 1)
+    wanted = (0.1 * np.log(1 / 6) + 0.8 * np.log(8 / 3) + 0.3 * np.log(3 / 4) + 0.4 * np.log(4 / 3)) / 4
+    assert change.divergence == pytest.approx(wanted, rel=1e-6)
+    assert change.top1 == 0
+    assert list(change.top1_interval) == pytest.approx([-0.40547, 0.40547], abs=1e-4)
+    one_sided = accuracy.Change(250, 240, 0, 5, 0.0)
+    low, high = one_sided.top1_interval
+    assert (round(low, 4), round(high, 4)) == (-0.02, -0.0026)
+    assert accuracy.Change(250, 250, 0, 0, 0.0).top1_interval == pytest.approx((-0.01465, 0.01465), abs=1e-5)
+    with pytest.raises(InputError, match="cannot be compared"):
+        accuracy.compare(reference, found[:2], [0, 1])
 
 
 def test_an_interval_is_that_of_wilson() -> None:
