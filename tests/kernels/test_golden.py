@@ -17,7 +17,7 @@ from klaus_runtime.reference import NumpyEngine
 from klaus_runtime.registry import load_model
 from tests.kernels import nets
 from tests.kernels.conftest import QUANT_FORMS, Klaus, emulated, runner
-from tests.klaus_runtime.golden import TINY, TINY_QUANT, assert_ranks, only, ranks, tensor
+from tests.klaus_runtime.golden import TINY, TINY_QUANT, assert_ranks, only, ranks, tensor, worst_difference
 
 if TYPE_CHECKING:
     from toolchains.build import Build
@@ -44,24 +44,18 @@ def dumped(klaus: Klaus, model: Path, given: F32, folder: Path, *options: str) -
     assert not list((folder / "out").glob("*.part"))
 
 
-def worst(outputs: Iterator[F32], wanted: Iterator[F32]) -> float:
-    """Largest difference as a part of the layer's largest value."""
-    pairs = itertools.zip_longest(outputs, wanted)
-    return max(float(np.abs(got.ravel() - want.ravel()).max() / np.abs(want).max()) for got, want in pairs)
-
-
 @pytest.mark.parametrize("form", ["fp32", "fp16"])
 def test_activations_of_the_golden_net(anywhere: Klaus, models: Models, tmp_path: Path, form: str) -> None:
     for number in range(3):
         given = tensor(only(TINY, f"input-{number}-*"))
         wanted = map(tensor, sorted((TINY / f"acts-{form}-{number}").iterdir()))
-        assert worst(dumped(anywhere, models[f"tiny{form[2:]}"], given, tmp_path), wanted) <= 1e-5
+        assert worst_difference(dumped(anywhere, models[f"tiny{form[2:]}"], given, tmp_path), wanted) <= 1e-5
 
 
 @pytest.mark.parametrize("form", QUANT_FORMS)
 def test_activations_from_codebooks(anywhere: Klaus, models: Models, tmp_path: Path, form: str) -> None:
     wanted = map(tensor, sorted((TINY_QUANT / "acts-0").iterdir()))
-    assert worst(dumped(anywhere, models[form], tensor(only(TINY, "input-0-*")), tmp_path), wanted) <= 1e-5
+    assert worst_difference(dumped(anywhere, models[form], tensor(only(TINY, "input-0-*")), tmp_path), wanted) <= 1e-5
 
 
 @pytest.mark.parametrize("form", ["fp32", "fp16"])
@@ -85,7 +79,7 @@ def test_every_operation_against_the_oracle(anywhere: Klaus, tmp_path: Path, mak
     given = np.random.default_rng(5).normal(0, 1, model.input_shape).astype(np.float32)
     wanted = list(NumpyEngine(model).activations(given))
     for threads in ("1", "3"):
-        assert worst(dumped(anywhere, path, given, tmp_path, "--threads", threads), iter(wanted)) <= 2e-6
+        assert worst_difference(dumped(anywhere, path, given, tmp_path, "--threads", threads), iter(wanted)) <= 2e-6
 
 
 def last_outputs(klaus: Klaus, model: Path, folder: Path, *options: str) -> F32:
@@ -161,7 +155,7 @@ def test_the_large_golden_net(klaus: Klaus, shared: Path, tmp_path: Path) -> Non
     path = pack.pack(model, tmp_path / "klaus.klaus")
     wanted = map(tensor, sorted((folder / "acts-0").iterdir()))
     given = tensor(only(folder, "input-0-*"))
-    assert worst(dumped(klaus, path, given, tmp_path, "--threads", "2"), wanted) <= 1e-5
+    assert worst_difference(dumped(klaus, path, given, tmp_path, "--threads", "2"), wanted) <= 1e-5
     photo = images.read_picture(folder / "n01440764_tench.decoded.png")
     batch = pack.write_batch(tmp_path / "batch", [("tench", photo)])
     said = klaus("classify", "--model", path, "--images", batch, "--top", 1000, "--threads", 2)

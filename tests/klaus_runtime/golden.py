@@ -44,17 +44,28 @@ def ranks(path: Path) -> list[tuple[int, float]]:
     return [(int(line[0]), float(line[1])) for line in lines]
 
 
+def difference(got: F32, wanted: F32) -> float:
+    """Largest difference as a part of the largest value wanted; fails where anything is infinite or not a number.
+
+    A comparison with NaN is false and max() forgets it, so it must not come that far.
+    """
+    assert got.size == wanted.size, (got.shape, wanted.shape)
+    assert np.isfinite(got).all(), "infinite or not a number"
+    assert np.isfinite(wanted).all(), "what is wanted is infinite or not a number"
+    largest = float(np.abs(wanted).max())
+    assert largest > 0, "all that is wanted is zero"
+    return float(np.abs(got.ravel() - wanted.ravel()).max()) / largest
+
+
+def worst_difference(outputs: Iterable[F32], wanted: Iterable[F32]) -> float:
+    """The largest `difference` of any layer; fails where there are more layers on one side."""
+    pairs = zip(outputs, wanted, strict=True)
+    return max(difference(output, want) for output, want in pairs)
+
+
 def worst_activation(engine: Engine, given: F32, folder: Path) -> float:
     """Largest difference of any layer's output from ccv's, as a part of the layer's largest value."""
-    worst = 0.0
-    count = 0
-    for index, output in enumerate(engine.activations(given)):
-        wanted = tensor(only(folder, f"act-{index:02d}-*"))
-        assert output.size == wanted.size
-        worst = max(worst, float(np.abs(output.ravel() - wanted.ravel()).max() / np.abs(wanted).max()))
-        count += 1
-    assert count == len(list(folder.iterdir()))
-    return worst
+    return worst_difference(engine.activations(given), (tensor(path) for path in sorted(folder.iterdir())))
 
 
 def assert_ranks(probabilities: F32, wanted: Iterable[tuple[int, float]], *, first: int) -> None:
