@@ -15,6 +15,7 @@ from pathlib import Path
 
 from device_tests.errors import InventoryError
 from device_tests.plan import ModelPlan, plan_model
+from klaus_runtime.errors import InputError
 from klaus_runtime.model import Model
 from klaus_runtime.pack import pack
 from klaus_runtime.package import read_package, write_package
@@ -51,16 +52,25 @@ def prepare(source: str, scheme: str, cache: Path, say: Say) -> ModelPlan:
     """
     chosen = scheme_for(source, scheme)
     folder = cache / "prepared" / _key(source, chosen)
-    facts = folder / "prepared.json"
-    if not facts.exists():
-        cache.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix="prepare-", dir=cache) as temporary:
-            made = Path(temporary) / "made"
-            _make(source, chosen, made, say)
-            folder.parent.mkdir(exist_ok=True)
-            shutil.rmtree(folder, ignore_errors=True)  # one without prepared.json is no whole one
-            made.replace(folder)
-    told = json.loads(facts.read_text("utf-8"))
+    if folder.exists():
+        try:
+            return _prepared(folder)
+        except (InputError, OSError, ValueError, LookupError, TypeError) as error:
+            # Nobody's input, so nobody can mend it: what was cut short or damaged there is made once more.
+            say(f"{source}: what {folder} holds is damaged ({error}); making it again")
+    cache.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="prepare-", dir=cache) as temporary:
+        made = Path(temporary) / "made"
+        _make(source, chosen, made, say)
+        folder.parent.mkdir(exist_ok=True)
+        shutil.rmtree(folder, ignore_errors=True)
+        made.replace(folder)
+    return _prepared(folder)
+
+
+def _prepared(folder: Path) -> ModelPlan:
+    """What _make left in a folder; raises InputError and others where that is not whole."""
+    told = json.loads((folder / "prepared.json").read_text("utf-8"))
     return plan_model(folder / told["packed"], package_bytes=told["package_bytes"])
 
 

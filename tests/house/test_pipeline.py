@@ -46,6 +46,34 @@ def test_a_model_is_prepared_once(tiny: Path, tmp_path: Path) -> None:
     assert (again, said, again.packed.stat().st_mtime_ns) == (first, [], stamp)
 
 
+@pytest.mark.parametrize("what", ["first", "middle", "last", "json", "truncated", "gone", "unreadable"])
+def test_a_damaged_cache_is_made_once_more(tiny: Path, tmp_path: Path, what: str) -> None:
+    said: list[str] = []
+    first = prepare.prepare(str(tiny), "q8", tmp_path / "cache", said.append)
+    whole = first.packed.read_bytes()
+    facts = first.packed.parent / "prepared.json"
+    match what:
+        case "json":
+            facts.write_text("{")
+        case "truncated":
+            first.packed.write_bytes(whole[:-100])
+        case "gone":
+            first.packed.unlink()
+        case "unreadable":
+            facts.unlink()
+            facts.mkdir()
+        case _:
+            at = {"first": 0, "middle": len(whole) // 2, "last": len(whole) - 1}[what]
+            first.packed.write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
+    said.clear()
+    assert prepare.prepare(str(tiny), "q8", tmp_path / "cache", said.append) == first
+    assert "damaged" in said[0]
+    assert first.packed.read_bytes() == whole
+    said.clear()
+    assert prepare.prepare(str(tiny), "q8", tmp_path / "cache", said.append) == first
+    assert not said
+
+
 def test_another_scheme_or_another_file_is_prepared_anew(tiny: Path, tmp_path: Path) -> None:
     def packed(scheme: str) -> Path:
         return prepare.prepare(str(tiny), scheme, tmp_path / "cache", lambda _: None).packed
