@@ -13,8 +13,10 @@ import subprocess
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path, PurePosixPath
+from typing import BinaryIO
 
 from device_tests.devices.base import Completed
+from device_tests.devices.local_file import LocalFile, reading, writing
 from device_tests.devices.spec import DeviceSpec, remote_below
 from device_tests.devices.text import Collector, Limits, printable
 from device_tests.errors import DeadlineError, DeviceError, NoSpaceError
@@ -109,12 +111,12 @@ class LocalDevice:
         self._require_open()
         target = Path(remote_below(self._root, remote))
         target.parent.mkdir(parents=True, exist_ok=True)
-        _copy(local, target, self.name, 0o755 if executable else 0o644, timeout_s, to_device=True)
+        _copy(self.name, local, target, 0o755 if executable else 0o644, timeout_s, to_device=True)
 
     def get(self, remote: PurePosixPath, local: Path, *, timeout_s: float) -> None:
         """Copies a file out of the folder, whole or absent."""
         self._require_open()
-        _copy(Path(remote_below(self._root, remote)), local, self.name, 0o644, timeout_s, to_device=False)
+        _copy(self.name, Path(remote_below(self._root, remote)), local, 0o644, timeout_s, to_device=False)
 
     def make_folder(self, remote: PurePosixPath, *, timeout_s: float) -> None:  # noqa: ARG002 - a local call
         """Makes a folder and those above it."""
@@ -171,22 +173,29 @@ def _deadline_text(name: str, args: object, timeout_s: float) -> str:
     return f"{name}: no end after {timeout_s:g} s, so it was killed: {printable(command, 200)}"
 
 
-def _copy(source: Path, target: Path, name: str, mode: int, timeout_s: float, *, to_device: bool) -> None:
-    """Copies by a temporary file beside the target."""
+def _copy(name: str, source: Path, target: Path, mode: int, timeout_s: float, *, to_device: bool) -> None:
+    """Copies by a temporary file beside the target; each side's failures are told as those of its own place."""
     deadline = time.monotonic() + timeout_s
+
+    def pour(reader: LocalFile | BinaryIO, writer: LocalFile | BinaryIO) -> None:
+        while piece := reader.read(1 << 20):
+            writer.write(piece)
+            if time.monotonic() > deadline:
+                raise DeadlineError(f"{name}: copying {source.name} took more than {timeout_s:g} s")
+
     part = target.with_name(f".{target.name}.{secrets.token_hex(4)}.part")
     try:
-        with source.open("rb") as reader, part.open("wb") as writer:
-            while piece := reader.read(1 << 20):
-                writer.write(piece)
-                if time.monotonic() > deadline:
-                    raise DeadlineError(f"{name}: copying {source.name} took more than {timeout_s:g} s")
-        part.chmod(mode)
-        part.replace(target)
+        if to_device:
+            with reading(name, source) as reader, part.open("wb") as there:
+                pour(reader, there)
+            part.chmod(mode)
+            part.replace(target)
+        else:
+            with source.open("rb") as stored, writing(name, target, mode) as writer:
+                pour(stored, writer)
     except OSError as error:
         if error.errno in _ENOSPC:
-            where = "the device" if to_device else "this computer"
-            raise NoSpaceError(f"{name}: no room left on {where} for {target}; free some and try again") from error
+            raise NoSpaceError(f"{name}: no room left on the device for {target}; free some and try again") from error
         raise DeviceError(f"{name}: cannot copy {source} to {target}: {error.strerror or error}") from error
     finally:
         part.unlink(missing_ok=True)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import re
 import secrets
 import shlex
@@ -16,9 +15,9 @@ import stat
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO
 
 from device_tests.devices.base import Completed
+from device_tests.devices.local_file import LocalFile, reading, writing
 from device_tests.devices.spec import DeviceSpec, Key, OfferedKey, check_remote_path, remote_below
 from device_tests.devices.ssh_login import CONNECT_S, Endpoint, check_pin, fingerprint, handshake, log_in, verified
 from device_tests.devices.ssh_session import Session
@@ -188,12 +187,8 @@ class SshDevice:
         remote_below(self.root, remote)
         deadline = time.monotonic() + timeout_s
         folder, part = str(remote.parent), str(remote.with_name(f".{remote.name}.{secrets.token_hex(4)}.part"))
-        try:
-            source = local.open("rb")
-        except OSError as error:
-            raise InventoryError(f"{self.name}: cannot read {local}: {error.strerror}") from error
-        with source:
-            size = os.fstat(source.fileno()).st_size
+        with reading(self.name, local) as source:
+            size = source.size
             # Leftovers of a copy that died go first: only one of us uses a device at a time.
             self._shell(_PREPARE, [folder, remote.name], timeout_s, f"cannot make the folder {folder}")
             try:
@@ -208,15 +203,8 @@ class SshDevice:
         """See Device.get."""
         remote_below(self.root, remote)
         deadline = time.monotonic() + timeout_s
-        part = local.with_name(f".{local.name}.{secrets.token_hex(4)}.part")
-        try:
-            with part.open("wb") as sink:
-                self._download(str(remote), sink, deadline, timeout_s)
-            part.replace(local)
-        except OSError as error:
-            raise DeviceError(f"{self.name}: cannot write {local} on this computer: {error.strerror}") from error
-        finally:
-            part.unlink(missing_ok=True)
+        with writing(self.name, local) as sink:
+            self._download(str(remote), sink, deadline, timeout_s)
 
     def make_folder(self, remote: PurePosixPath, *, timeout_s: float) -> None:
         """See Device.make_folder."""
@@ -257,9 +245,9 @@ class SshDevice:
         if status != 0:
             raise self._copy_error(f"{failure}: {printable(stderr)}", str(self.root), 0, stderr)
 
-    def _upload(self, source: BinaryIO, part: str, deadline: float, timeout_s: float) -> None:
+    def _upload(self, source: LocalFile, part: str, deadline: float, timeout_s: float) -> None:
         """Writes a local file under a temporary name."""
-        size = os.fstat(source.fileno()).st_size
+        size = source.size
         with self._connected().guarded(timeout_s, f"copying to {part}") as transport:
             sftp = self._connected().sftp()
             if sftp is not None:
@@ -281,7 +269,7 @@ class SshDevice:
         if status != 0:
             raise self._copy_error(f"cannot write {part}: {printable(stderr)}", str(Path(part).parent), size, stderr)
 
-    def _download(self, remote: str, sink: BinaryIO, deadline: float, timeout_s: float) -> None:
+    def _download(self, remote: str, sink: LocalFile, deadline: float, timeout_s: float) -> None:
         """Reads a remote file."""
         with self._connected().guarded(timeout_s, f"copying {remote}"):
             sftp = self._connected().sftp()

@@ -14,10 +14,10 @@ import shlex
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import BinaryIO
 
 import paramiko
 
+from device_tests.devices.local_file import LocalFile
 from device_tests.devices.text import printable
 from device_tests.errors import DeadlineError, DeviceError
 
@@ -72,7 +72,7 @@ class Session:
         *,
         stdout: Callable[[bytes], object] | None = None,
         stderr: Callable[[bytes], object] | None = None,
-        stdin: BinaryIO | None = None,
+        stdin: LocalFile | None = None,
     ) -> tuple[int, bytes]:
         """Runs argv and returns its exit status and the beginning of its stderr (all of it to `stderr`, if given)."""
         command = "exec " + shlex.join(["sh", "-c", _START, _RUN, *argv])
@@ -119,7 +119,7 @@ class Session:
         deadline: float,
         stdout: Callable[[bytes], object],
         stderr: Callable[[bytes], object],
-        stdin: BinaryIO | None,
+        stdin: LocalFile | None,
     ) -> int:
         """Moves data until the command ended; TimeoutError at the deadline. Returns its exit status, -1 for none."""
         ended: float | None = None

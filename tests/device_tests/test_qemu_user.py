@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 import pytest
 
 from device_tests.devices import Device, DeviceSpec, make_device
-from device_tests.errors import DeadlineError, DeviceError, InventoryError
+from device_tests.errors import DeadlineError, DeviceError, InventoryError, SetupError
 
 Probe = tuple[Device, PurePosixPath]
 
@@ -91,7 +91,9 @@ def test_what_the_line_reader_raises_ends_the_command(qemu: Probe) -> None:
     assert time.monotonic() - start < 10
 
 
-def test_put_and_get_are_whole_or_absent(make: Callable[..., Device], tmp_path: Path) -> None:
+def test_put_and_get_are_whole_or_absent(
+    make: Callable[..., Device], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     device = make("qemu-user")
     source = tmp_path / "a.bin"
     source.write_bytes(bytes(range(256)) * 5000)
@@ -101,6 +103,12 @@ def test_put_and_get_are_whole_or_absent(make: Callable[..., Device], tmp_path: 
     with pytest.raises(DeviceError, match="No such file"):
         device.get(device.root / "nothing", tmp_path / "none.bin", timeout_s=10)
     assert not (tmp_path / "none.bin").exists()
+    with monkeypatch.context() as patch:
+        patch.setattr("secrets.token_hex", lambda _: "x")
+        (tmp_path / ".full.bin.x.part").symlink_to("/dev/full")
+        with pytest.raises(SetupError, match=r"full.bin on this computer: No space left on device"):
+            device.get(device.root / "deep" / "er" / "a.bin", tmp_path / "full.bin", timeout_s=10)
+    assert not list(tmp_path.glob("*full.bin*"))
     assert [p.name for p in Path(device.root, "deep", "er").iterdir()] == ["a.bin"]
     device.remove(device.root / "deep", timeout_s=10)
     device.remove(device.root / "deep", timeout_s=10)

@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from device_tests.devices import DeviceSpec
 from device_tests.devices import ssh as ssh_kind
 from device_tests.devices.ssh_login import fingerprint
-from device_tests.errors import DeadlineError, DeviceError, HostKeyError, InventoryError
+from device_tests.errors import DeadlineError, DeviceError, HostKeyError, InventoryError, SetupError
 
 from .ssh_server import LEGACY_KEX, Behaviour, Server
 
@@ -366,6 +366,32 @@ def test_files_go_and_come_back(serve: Callable[..., Server], device: Open, sftp
         phone.get(target, tmp_path / "none", timeout_s=10)
     assert not (tmp_path / "none").exists()
     assert not list(tmp_path.glob(".none*"))
+
+
+@transfers
+@pytest.mark.parametrize("kilobytes", [1, 1000])
+def test_a_full_disk_here_is_not_the_devices_fault(
+    serve: Callable[..., Server],
+    device: Open,
+    sftp: bool,
+    kilobytes: int,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    phone = device(serve(sftp=sftp))
+    phone.open()
+    stored = Path(phone.root) / "a.bin"
+    stored.write_bytes(bytes(1000 * kilobytes))
+    monkeypatch.setattr("secrets.token_hex", lambda _: "x")
+    (tmp_path / ".back.x.part").symlink_to("/dev/full")
+    with pytest.raises(SetupError, match=r"cannot write .*/back on this computer: No space left on device") as caught:
+        phone.get(phone.root / "a.bin", tmp_path / "back", timeout_s=30)
+    assert caught.value.exit_code == 3
+    assert not list(tmp_path.glob("*back*"))
+    with pytest.raises(SetupError, match=r"cannot write .* on this computer: No such file"):
+        phone.get(phone.root / "a.bin", tmp_path / "absent" / "back", timeout_s=30)
+    phone.get(phone.root / "a.bin", tmp_path / "back", timeout_s=30)  # the connection is as good as before
+    assert (tmp_path / "back").read_bytes() == stored.read_bytes()
 
 
 def test_a_copy_that_is_cut_leaves_nothing_half_and_its_rest_goes_with_the_next(
