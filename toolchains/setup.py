@@ -223,10 +223,11 @@ def apt_sizes(argv: Sequence[str]) -> str:
 
 
 def agreed(question: str, *, default: bool = True) -> bool:
-    """Asks on the terminal; Return alone means `default`."""
+    """Asks on the terminal; Return alone means `default`, the end of the input (Ctrl-D) means no."""
     say(f"{question} {'[Y/n]' if default else '[y/N]'}")
-    answer = sys.stdin.readline().strip().lower()
-    return default if not answer else answer in ("y", "yes")
+    line = sys.stdin.readline()
+    answer = line.strip().lower()
+    return default and bool(line) if not answer else answer in ("y", "yes")
 
 
 def require_system(*, with_venv: bool = False, ask: bool = True) -> None:
