@@ -22,7 +22,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from device_tests.devices import kinds
+from device_tests.devices import kinds, offered_kinds
 from device_tests.devices.spec import DeviceSpec, Key, OfferedKey, check_name, check_word
 from device_tests.devices.text import printable
 from device_tests.errors import InventoryError
@@ -158,7 +158,7 @@ def _spec(name: str, table: _Table, cache: Path, source: str) -> DeviceSpec:
     kind = table.get("kind")
     if not isinstance(kind, str) or kind not in kinds():
         found = "is missing" if kind is None else f"{printable(repr(kind), 60)} is unknown"
-        raise InventoryError(f"{where}: kind {found}; kinds: {', '.join(kinds())}")
+        raise InventoryError(f"{where}: kind {found}; kinds: {', '.join(offered_kinds())}")
     module = kinds()[kind]
     known = {**_COMMON, **module.KEYS}
     if "password" in table:

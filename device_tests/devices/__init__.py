@@ -17,7 +17,7 @@ from device_tests.devices.base import Completed, Device
 from device_tests.devices.spec import DeviceSpec, Key
 from device_tests.errors import InventoryError
 
-__all__ = ["Completed", "Device", "DeviceSpec", "KindModule", "kinds", "make_device", "open_device"]
+__all__ = ["Completed", "Device", "DeviceSpec", "KindModule", "kinds", "make_device", "offered_kinds", "open_device"]
 
 
 class KindModule(Protocol):
@@ -25,6 +25,7 @@ class KindModule(Protocol):
 
     KEYS: Mapping[str, Key]
     TARGET: str | None  # the target where the inventory names none; None: it must name one
+    FOR_TESTS: bool  # absent: false. A kind for the harness' own tests, which no message offers to users
 
     def make(self, spec: DeviceSpec) -> Device:
         """A closed device."""
@@ -41,11 +42,18 @@ def kinds() -> Mapping[str, KindModule]:
     return found
 
 
+def offered_kinds() -> list[str]:
+    """The kinds that a user's inventory may want."""
+    return [name for name, module in kinds().items() if not getattr(module, "FOR_TESTS", False)]
+
+
 def make_device(spec: DeviceSpec) -> Device:
     """The device of a description, closed."""
     module = kinds().get(spec.kind)
     if module is None:
-        raise InventoryError(f"{spec.source}: device {spec.name}: no kind {spec.kind!r}; kinds: {', '.join(kinds())}")
+        raise InventoryError(
+            f"{spec.source}: device {spec.name}: no kind {spec.kind!r}; kinds: {', '.join(offered_kinds())}"
+        )
     return module.make(spec)
 
 

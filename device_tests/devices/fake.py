@@ -17,6 +17,7 @@ from device_tests.devices.spec import DeviceSpec, Key
 from device_tests.errors import DeadlineError, DeviceError, HostKeyError, NoSpaceError
 
 TARGET: str | None = "host"
+FOR_TESTS = True
 
 # fault -> the method whose calls are counted
 FAULTS: Mapping[str, str] = {
