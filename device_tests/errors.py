@@ -1,13 +1,14 @@
 """The one exception root of this package and its kinds. Messages: what was asked, what was found, what to do next.
 
-    HarnessError
-    ├── InventoryError      devices.toml or an argument is wrong                            (exit code 2)
-    ├── SetupError          qemu, the board's image or another local tool is missing        (exit code 3)
-    ├── DeviceError         a device is absent, refuses us, is full, or died                (exit code 4)
-    │   ├── HostKeyError    unknown or changed host key, both fingerprints named
-    │   ├── DeadlineError   a remote call passed its deadline
-    │   └── NoSpaceError    the device's disk is full
-    └── ProgramError        klaus-run answered, but not what its contract says              (exit code 1)
+HarnessError
+├── InventoryError      devices.toml or an argument is wrong                            (exit code 2)
+├── SetupError          qemu, the board's image or another local tool is missing,
+│                       or a file cannot be written here                             (exit code 3)
+├── DeviceError         a device is absent, refuses us, is full, or died                (exit code 4)
+│   ├── HostKeyError    unknown or changed host key, both fingerprints named
+│   ├── DeadlineError   a remote call passed its deadline
+│   └── NoSpaceError    the device's disk is full
+└── ProgramError        klaus-run answered, but not what its contract says              (exit code 1)
 """
 
 

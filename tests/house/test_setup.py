@@ -168,8 +168,10 @@ def test_it_asks_only_where_someone_can_answer(root: Path) -> None:
 
 @pytest.mark.parametrize(
     ("typed", "default", "agreed"),
-    [("\n", True, True), ("\n", False, False), ("y\n", False, True), ("Yes\n", True, True), ("n\n", True, False)]
-    + [("", True, False), ("", False, False), ("what\n", True, False)],
+    [
+        *[("\n", True, True), ("\n", False, False), ("y\n", False, True), ("Yes\n", True, True), ("n\n", True, False)],
+        *[("", True, False), ("", False, False), ("what\n", True, False)],
+    ],
 )
 def test_only_a_yes_is_a_yes(monkeypatch: pytest.MonkeyPatch, typed: str, default: bool, agreed: bool) -> None:
     """What was typed, "" where the input ended (Ctrl-D) before a line was."""
