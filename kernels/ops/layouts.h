@@ -9,7 +9,9 @@ enum klaus_layout {
     KLAUS_LAYOUT_CONV_F32_PANELS_8 = 2,     /* float32 panels for tiles of 8 output channels: ops/conv/conv.h */
     KLAUS_LAYOUT_CONV_F32_PANELS_12 = 3,    /* ... of 12 */
     KLAUS_LAYOUT_FULL_CONNECT_PANELS_8 = 4, /* indices or floats in panels of 8: ops/full_connect/full_connect.h */
-    KLAUS_LAYOUT_FULL_CONNECT_PANELS_12 = 5
+    KLAUS_LAYOUT_FULL_CONNECT_PANELS_12 = 5,
+    KLAUS_LAYOUT_WINOGRAD_F32_PANELS_8 = 6, /* transformed weights: ops/winograd/winograd.h */
+    KLAUS_LAYOUT_WINOGRAD_F32_PANELS_12 = 7
 };
 
 #endif

@@ -58,7 +58,8 @@ typedef struct klaus_variant {
     klaus_isa isa;
     uint32_t core;   /* enum klaus_core_class it is shaped for; KLAUS_CORE_ANY */
     uint32_t layout; /* id of what pack() makes, unique a layout; KLAUS_CANONICAL_LAYOUT = none */
-    int32_t phases;  /* run() is called for phase 0 .. phases-1, all parts of one before the next */
+    bool spreads; /* errors are a fraction of the largest sum of the layer, not of each; a NaN reaches its neighbours */
+    int32_t phases; /* run() is called for phase 0 .. phases-1, all parts of one before the next */
     bool (*can)(const klaus_shape *shape);
     /* Sizes are 64 bits wide everywhere: a small model can ask for more than 32-bit memory has, and the plan refuses
      * that before anything is allocated or run. */

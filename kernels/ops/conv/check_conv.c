@@ -29,6 +29,12 @@ static const int32_t fixed_shapes[][14] = {
     {8, 8, 3, 13, 8, 8, 1, 1, 0, 0, 0, 0, 1, 0},     /* a kernel as large as the picture */
     {13, 13, 64, 24, 3, 3, 1, 1, 1, 1, 1, 1, 1, 0},  /* more than one chunk of pixels */
     {17, 9, 1, 1, 3, 3, 1, 1, 1, 1, 1, 1, 1, 0},     /* one channel to one channel */
+    {13, 13, 24, 20, 3, 3, 1, 1, 1, 1, 1, 1, 1, 1},  /* for transforms: whole tiles and a row over, a residual */
+    {14, 9, 13, 25, 3, 3, 1, 1, 2, 0, 0, 2, 1, 1},   /* ... odd channels, uneven padding, a residual */
+    {16, 16, 20, 26, 3, 3, 1, 1, 0, 0, 0, 0, 2, 0},  /* ... groups, no padding */
+    {21, 18, 10, 24, 5, 5, 2, 2, 1, 2, 2, 1, 2, 0},  /* ... stride 2, groups */
+    {31, 26, 3, 13, 7, 7, 2, 2, 3, 3, 3, 3, 1, 0},   /* ... three channels */
+    {30, 27, 6, 9, 7, 7, 2, 2, 0, 6, 5, 0, 1, 1},    /* ... hardly a picture under its padding */
 };
 #define FIXED_COUNT ((int32_t)(sizeof fixed_shapes / sizeof fixed_shapes[0]))
 

@@ -1,0 +1,305 @@
+/* The transforms of the input and of the sums, and the order of the work. */
+#include "ops/gemm/gemm.h"
+#include "ops/neon.h"
+#include "ops/shape.h"
+#include "ops/winograd/winograd.h"
+
+#define MOST KLAUS_WINOGRAD_MOST_POINTS
+#define UNROLLED _Pragma("clang loop unroll(full)")
+
+static uint64_t aligned(uint64_t bytes) {
+    return (bytes + KLAUS_ALIGNMENT - 1) / KLAUS_ALIGNMENT * KLAUS_ALIGNMENT;
+}
+
+static int32_t blocks_of(const klaus_winograd *w, const klaus_winograd_kernel *kernel) {
+    return (w->tiles + kernel->tiles - 1) / kernel->tiles;
+}
+
+/* All transformed samples: [group][block of tiles][position][phase][channel][tile of the block]. */
+static uint64_t inputs_bytes(const klaus_shape *s, const klaus_winograd *w, const klaus_winograd_kernel *kernel) {
+    return aligned((uint64_t)((int64_t)s->groups * blocks_of(w, kernel) * w->depth * kernel->tiles) * sizeof(float));
+}
+
+static uint64_t sums_bytes(const klaus_winograd *w, const klaus_winograd_kernel *kernel) {
+    return aligned((uint64_t)(w->points * w->points * kernel->tiles * kernel->width) * sizeof(float));
+}
+
+uint64_t klaus_winograd_scratch_bytes(const klaus_shape *shape, int32_t parts, const klaus_winograd_kernel *kernel) {
+    const klaus_winograd w = klaus_winograd_of(shape);
+    return inputs_bytes(shape, &w, kernel) + (uint64_t)parts * sums_bytes(&w, kernel);
+}
+
+/* ---- input ---- */
+
+/* Six samples in a line to their values at six points. */
+__attribute__((always_inline)) static inline void transform_6(const float32x4_t *d, float32x4_t *to, const int step) {
+    const float32x4_t two = vdupq_n_f32(2), four = vdupq_n_f32(4), five = vdupq_n_f32(5);
+    const float32x4_t a = vfmsq_f32(d[4 * step], d[2 * step], four), b = vfmsq_f32(d[3 * step], d[step], four);
+    const float32x4_t c = vsubq_f32(d[4 * step], d[2 * step]), e = vsubq_f32(d[3 * step], d[step]);
+    to[0] = vfmaq_f32(vfmsq_f32(d[4 * step], d[2 * step], five), d[0], four);
+    to[step] = vaddq_f32(a, b);
+    to[2 * step] = vsubq_f32(a, b);
+    to[3 * step] = vfmaq_f32(c, e, two);
+    to[4 * step] = vfmsq_f32(c, e, two);
+    to[5 * step] = vfmaq_f32(vfmsq_f32(d[5 * step], d[3 * step], five), d[step], four);
+}
+
+static inline float32x4_t load_some(const float *from, int32_t count) {
+    float32x4_t value = vdupq_n_f32(0);
+    value = vld1q_lane_f32(from, value, 0);
+    if (count > 1)
+        value = vld1q_lane_f32(from + 1, value, 1);
+    if (count > 2)
+        value = vld1q_lane_f32(from + 2, value, 2);
+    if (count > 3)
+        value = vld1q_lane_f32(from + 3, value, 3);
+    return value;
+}
+
+/* What belongs to one phase and four channels. */
+typedef struct source {
+    const klaus_shape *shape;
+    const klaus_winograd *w;
+    const float *input; /* of the first channel */
+    const float *end;   /* of the tensor */
+    int32_t count;      /* channels that exist, up to 4 */
+    int32_t down, right;
+} source;
+
+/* The samples of one tile, zeros where there are none. */
+__attribute__((always_inline)) static inline void sample(const source *from, int32_t tile, float32x4_t *samples,
+                                                         const int points) {
+    const klaus_shape *s = from->shape;
+    const klaus_winograd *w = from->w;
+    const int64_t top = (int64_t)(tile / w->tile_cols) * w->tile * w->stride + from->down - s->pad_top;
+    const int64_t left = (int64_t)(tile % w->tile_cols) * w->tile * w->stride + from->right - s->pad_left;
+    const int64_t stride = w->stride, last = (points - 1) * stride, step = stride * s->in_channels;
+    const float *at = from->input + (top * s->in_cols + left) * s->in_channels;
+    if (top >= 0 && left >= 0 && top + last < s->in_rows && left + last < s->in_cols &&
+        at + (last * s->in_cols + last) * s->in_channels + 4 <= from->end) {
+        for (int i = 0; i < points; i++, at += stride * s->in_cols * s->in_channels) {
+            const float *cell = at;
+            UNROLLED for (int j = 0; j < points; j++, cell += step) samples[i * points + j] = vld1q_f32(cell);
+        }
+        return;
+    }
+    for (int i = 0; i < points; i++) {
+        const int64_t y = top + i * stride;
+        const bool inside = y >= 0 && y < s->in_rows;
+        for (int j = 0; j < points; j++) {
+            const int64_t x = left + j * stride;
+            if (!inside || x < 0 || x >= s->in_cols)
+                samples[i * points + j] = vdupq_n_f32(0);
+            else if (from->count == 4)
+                samples[i * points + j] = vld1q_f32(from->input + (y * s->in_cols + x) * s->in_channels);
+            else
+                samples[i * points + j] = load_some(from->input + (y * s->in_cols + x) * s->in_channels, from->count);
+        }
+    }
+}
+
+/* Transformed samples of one tile, [position]. */
+__attribute__((noinline)) static void transform_tile_6(const source *from, int32_t tile, float32x4_t *to) {
+    float32x4_t samples[36], half[36];
+    sample(from, tile, samples, 6);
+    UNROLLED for (int j = 0; j < 6; j++) transform_6(samples + j, half + j, 6);
+    UNROLLED for (int i = 0; i < 6; i++) transform_6(half + 6 * i, to + 6 * i, 1);
+}
+
+/* One quad of channels of one block of tiles, all phases. `to` is the block's. */
+static void transform_quad(const klaus_call *call, const klaus_winograd *w, int32_t group, int32_t quad,
+                           int32_t first_tile, int32_t tiles, int32_t lanes, float *to) {
+    const klaus_shape *s = call->shape;
+    const float *input = call->input[0];
+    source from = {.shape = s,
+                   .w = w,
+                   .input = input + (int64_t)group * w->channels + 4 * quad,
+                   .end = input + klaus_shape_input_count(s, 0)};
+    from.count = w->channels - 4 * quad < 4 ? w->channels - 4 * quad : 4;
+    float32x4_t values[4][MOST * MOST];
+    for (from.down = 0; from.down < w->stride; from.down++)
+        for (from.right = 0; from.right < w->stride; from.right++)
+            for (int32_t four = 0; four < tiles; four += 4) {
+                for (int32_t t = 0; t < 4; t++) { /* where there are fewer, the last once more */
+                    const int32_t tile = first_tile + (four + t < tiles ? four + t : tiles - 1);
+                    transform_tile_6(&from, tile, values[t]);
+                }
+                float *at = to + four;
+                for (int32_t i = 0; i < w->points; i++)
+                    for (int32_t j = 0; j < w->points; j++) {
+                        const int32_t position = i * w->points + j, across = klaus_winograd_phases(w, j);
+                        if (from.down < klaus_winograd_phases(w, i) && from.right < across) {
+                            const float32x4x2_t even = vtrnq_f32(values[0][position], values[1][position]);
+                            const float32x4x2_t odd = vtrnq_f32(values[2][position], values[3][position]);
+                            float *cell =
+                                at + ((int64_t)(from.down * across + from.right) * w->channels + 4 * quad) * lanes;
+                            vst1q_f32(cell, vcombine_f32(vget_low_f32(even.val[0]), vget_low_f32(odd.val[0])));
+                            if (from.count > 1)
+                                vst1q_f32(cell + lanes,
+                                          vcombine_f32(vget_low_f32(even.val[1]), vget_low_f32(odd.val[1])));
+                            if (from.count > 2)
+                                vst1q_f32(cell + 2 * lanes,
+                                          vcombine_f32(vget_high_f32(even.val[0]), vget_high_f32(odd.val[0])));
+                            if (from.count > 3)
+                                vst1q_f32(cell + 3 * lanes,
+                                          vcombine_f32(vget_high_f32(even.val[1]), vget_high_f32(odd.val[1])));
+                        }
+                        at += (int64_t)klaus_winograd_depth(w, i, j) * lanes;
+                    }
+            }
+}
+
+static void transform_inputs(const klaus_call *call, const klaus_winograd *w, const klaus_winograd_kernel *kernel,
+                             int32_t part, int32_t parts) {
+    const int32_t blocks = blocks_of(w, kernel), quads = (w->channels + 3) / 4;
+    int64_t begin, end;
+    klaus_share((int64_t)call->shape->groups * blocks * quads, 1, part, parts, &begin, &end);
+    for (int64_t item = begin; item < end; item++) {
+        const int32_t quad = (int32_t)(item % quads);
+        const int64_t block = item / quads; /* of all groups */
+        const int32_t first = (int32_t)(block % blocks) * kernel->tiles;
+        const int32_t tiles = w->tiles - first < kernel->tiles ? w->tiles - first : kernel->tiles;
+        transform_quad(call, w, (int32_t)(block / blocks), quad, first, tiles, kernel->tiles,
+                       (float *)call->scratch + block * w->depth * kernel->tiles);
+    }
+}
+
+/* ---- output ---- */
+
+/* Six sums in a line to the outputs of a tile, four or three. */
+__attribute__((always_inline)) static inline void back_6(const float32x4_t *m, const int64_t step, float32x4_t *to,
+                                                         const int to_step, const int tile) {
+    const float32x4_t m1 = m[step], m2 = m[2 * step], m3 = m[3 * step], m4 = m[4 * step];
+    const float32x4_t sum = vaddq_f32(m1, m2), minus = vsubq_f32(m1, m2);
+    const float32x4_t outer = vaddq_f32(m3, m4), outer_minus = vsubq_f32(m3, m4);
+    to[0] = vaddq_f32(vaddq_f32(m[0], sum), outer);
+    to[to_step] = vfmaq_f32(minus, outer_minus, vdupq_n_f32(2));
+    const float32x4_t squares = vfmaq_f32(sum, outer, vdupq_n_f32(4));
+    if (tile == 3) {
+        to[2 * to_step] = vaddq_f32(squares, m[5 * step]);
+    } else {
+        to[2 * to_step] = squares;
+        to[3 * to_step] = vaddq_f32(vfmaq_f32(minus, outer_minus, vdupq_n_f32(8)), m[5 * step]);
+    }
+}
+
+/* What belongs to one panel. */
+typedef struct target {
+    const klaus_shape *shape;
+    const klaus_winograd *w;
+    float *output; /* of the panel's first channel */
+    const float *addend;
+    const float *scale, *bias;
+    klaus_limits limits;
+    int32_t outputs; /* channels that exist */
+} target;
+
+/* An output at the edge of the channels, or with an addend. */
+__attribute__((noinline)) static void store_some(const target *to, float32x4_t value, int64_t at, int32_t count) {
+    float values[4];
+    vst1q_f32(values, value);
+    for (int32_t c = 0; c < count && to->addend != NULL; c++)
+        values[c] += to->addend[at + c];
+    vst1q_f32(values, klaus_limit(vld1q_f32(values), to->limits));
+    for (int32_t c = 0; c < count; c++)
+        to->output[at + c] = values[c];
+}
+
+/* Four channels of one tile; sums[position * step]. */
+__attribute__((always_inline)) static inline void finish_tile(const target *to, const float *sums, int64_t step,
+                                                              int32_t tile_number, int32_t channel, const int points,
+                                                              const int tile) {
+    const klaus_shape *s = to->shape;
+    float32x4_t half[MOST * MOST];
+    UNROLLED for (int j = 0; j < points; j++) {
+        float32x4_t line[MOST];
+        UNROLLED for (int i = 0; i < points; i++) line[i] = vld1q_f32(sums + (i * points + j) * step);
+        back_6(line, 1, half + j, points, tile);
+    }
+    const int32_t top = tile_number / to->w->tile_cols * tile, left = tile_number % to->w->tile_cols * tile;
+    const int32_t rows = s->out_rows - top < tile ? s->out_rows - top : tile;
+    const int32_t cols = s->out_cols - left < tile ? s->out_cols - left : tile;
+    const int32_t count = to->outputs - channel;
+    const float32x4_t scale = vld1q_f32(to->scale + channel), bias = vld1q_f32(to->bias + channel);
+    const int64_t out_step = s->out_channels, line_step = out_step * s->out_cols;
+    int64_t at = top * line_step + left * out_step + channel;
+    const bool plain = rows == tile && cols == tile && count >= 4 && to->addend == NULL;
+    UNROLLED for (int i = 0; i < tile; i++, at += line_step) {
+        float32x4_t line[MOST];
+        back_6(half + i * points, 1, line, 1, tile);
+        UNROLLED for (int j = 0; j < tile; j++) {
+            const float32x4_t value = vfmaq_f32(bias, line[j], scale);
+            if (plain)
+                vst1q_f32(to->output + at + j * out_step, klaus_limit(value, to->limits));
+            else if (i < rows && j < cols)
+                store_some(to, value, at + j * out_step, count < 4 ? count : 4);
+        }
+    }
+}
+
+__attribute__((noinline)) static void finish_6_4(const target *to, const float *sums, int64_t step, int32_t tile_number,
+                                                 int32_t channel) {
+    finish_tile(to, sums, step, tile_number, channel, 6, 4);
+}
+
+__attribute__((noinline)) static void finish_6_3(const target *to, const float *sums, int64_t step, int32_t tile_number,
+                                                 int32_t channel) {
+    finish_tile(to, sums, step, tile_number, channel, 6, 3);
+}
+
+/* ---- the work ---- */
+
+static void multiply_all(const klaus_call *call, const klaus_winograd *w, const klaus_winograd_kernel *kernel,
+                         int32_t part, int32_t parts) {
+    const klaus_shape *s = call->shape;
+    const int32_t blocks = blocks_of(w, kernel), panels = (w->filters + kernel->width - 1) / kernel->width;
+    const int64_t wide = (int64_t)kernel->width * (2 + w->depth);
+    const int64_t group_floats = (int64_t)klaus_panel_channels(w->filters) * (2 + w->depth);
+    float *sums = (float *)(void *)((uint8_t *)call->scratch +
+                                    (size_t)(inputs_bytes(s, w, kernel) + (uint64_t)part * sums_bytes(w, kernel)));
+    int32_t depths[KLAUS_WINOGRAD_MOST_POSITIONS];
+    for (int32_t i = 0; i < w->points; i++)
+        for (int32_t j = 0; j < w->points; j++)
+            depths[i * w->points + j] = klaus_winograd_depth(w, i, j);
+    int64_t begin, end;
+    klaus_share((int64_t)s->groups * panels * blocks, 1, part, parts, &begin, &end);
+    for (int64_t item = begin; item < end; item++) { /* a panel's blocks one after another: its weights stay near */
+        const int32_t block = (int32_t)(item % blocks), panel = (int32_t)(item / blocks % panels);
+        const int32_t group = (int32_t)(item / blocks / panels), first = panel * kernel->width;
+        const int32_t first_tile = block * kernel->tiles;
+        const float *packed = (const float *)call->packed + group * group_floats + panel * wide;
+        klaus_winograd_product product = {.positions = w->points * w->points, .depths = depths, .sums = sums};
+        product.width = klaus_panel_width(w->filters, first, kernel->width);
+        product.tiles = w->tiles - first_tile < kernel->tiles ? w->tiles - first_tile : kernel->tiles;
+        product.weights = packed + 2 * product.width;
+        product.inputs = (const float *)call->scratch + ((int64_t)group * blocks + block) * w->depth * kernel->tiles;
+        kernel->multiply(&product);
+        const int64_t channel = (int64_t)group * w->filters + first;
+        target to = {.shape = s,
+                     .w = w,
+                     .output = (float *)call->output + channel,
+                     .addend = s->has_addend ? (const float *)call->input[1] + channel : NULL,
+                     .scale = packed,
+                     .bias = packed + product.width,
+                     .limits = klaus_activation_limits(s->activation)};
+        to.outputs = w->filters - first < product.width ? w->filters - first : product.width;
+        const int64_t step = (int64_t)product.tiles * product.width;
+        for (int32_t t = 0; t < product.tiles; t++)
+            for (int32_t c = 0; c < to.outputs; c += 4) {
+                const float *from = sums + (int64_t)t * product.width + c;
+                if (w->tile == 4)
+                    finish_6_4(&to, from, step, first_tile + t, c);
+                else
+                    finish_6_3(&to, from, step, first_tile + t, c);
+            }
+    }
+}
+
+void klaus_winograd_run(const klaus_call *call, int32_t phase, int32_t part, int32_t parts,
+                        const klaus_winograd_kernel *kernel) {
+    const klaus_winograd w = klaus_winograd_of(call->shape);
+    if (phase == 0)
+        transform_inputs(call, &w, kernel, part, parts);
+    else
+        multiply_all(call, &w, kernel, part, parts);
+}
