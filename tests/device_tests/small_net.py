@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -49,6 +50,16 @@ def small_net(*, seeded: bool = False) -> Model:
         labels=LABELS,
         provenance=Provenance("made here", "BSD-3-Clause", "the tests", seeded=seeded),
     )
+
+
+def deep_plan(folder: Path, layers: int) -> ModelPlan:
+    """The small net's plan with so many layers; those added pass on what they get."""
+    net = small_net()
+    first, *_, last = net.layers
+    means = [GlobalPool(f"mean {number}", (number - 1,)) for number in range(1, layers - 1)]
+    packed = folder / "deep.klaus"
+    pack(replace(net, layers=(first, *means, replace(last, inputs=(layers - 2,)))), packed)
+    return plan_model(packed, package_bytes=1000, name="deep")
 
 
 def small_plan(folder: Path, *, seeded: bool = False) -> ModelPlan:

@@ -29,7 +29,7 @@ from device_tests.run import RunResult, run_suites
 from reports import journal
 from reports.formats.console import print_page
 from reports.record import Record, Status
-from tests.device_tests.small_net import LABELS, build_of, fake_device, plan_of, small_plan
+from tests.device_tests.small_net import LABELS, build_of, deep_plan, fake_device, plan_of, small_plan
 from tests.device_tests.stand_in import write_stand_in
 
 
@@ -188,6 +188,14 @@ def test_a_wrong_program_fails_and_says_nothing_to_a_terminal(
     ):
         assert "\x1b" not in text
         assert "\x07" not in text
+
+
+@pytest.mark.slow
+def test_a_deep_net_gets_no_wider_bound(tmp_path: Path) -> None:
+    program = write_stand_in(tmp_path / "klaus-run", "nearly-right-layer")
+    result = quiet(plan_of(tmp_path, program, models=(deep_plan(tmp_path, 60),), suites=("agreement",)))
+    assert result.exit_code == 1
+    assert "bound is 1e-05" in of(result, "one", "layer_error")[0].message
 
 
 @pytest.mark.slow

@@ -13,7 +13,7 @@ from device_tests.photos import DEMO, Photo, demo_photos, folder_photos
 from device_tests.plan import Job
 from device_tests.program_records import TopClass
 from device_tests.suites.accuracy import NEAR, class_numbers, same_top
-from device_tests.suites.agreement import difference, layer_bound, reference
+from device_tests.suites.agreement import difference, reference
 from klaus_runtime.images import read_picture
 from klaus_runtime.reference import NumpyEngine
 from tests.device_tests.small_net import build_of, fake_device, small_net, small_plan
@@ -65,11 +65,6 @@ def test_the_reference_is_the_oracle_and_sees_behind_the_cut() -> None:
         np.testing.assert_array_equal(output, expected)
     assert found[0][0].max() == 6
     assert found[0][1] > 20
-
-
-def test_the_bound_grows_with_the_root_of_the_depth() -> None:
-    assert [layer_bound(layers) for layers in (1, 12, 13)] == [1e-5] * 3
-    assert layer_bound(52) == pytest.approx(2e-5)
 
 
 def test_classes_are_in_the_models_own_order() -> None:
