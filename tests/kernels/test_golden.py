@@ -12,12 +12,24 @@ import pytest
 
 from klaus_runtime import images, pack
 from klaus_runtime.engine import Crop
+from klaus_runtime.errors import SetupError
 from klaus_runtime.model import F32, CropFormation, Model
 from klaus_runtime.reference import NumpyEngine
 from klaus_runtime.registry import load_model
 from tests.kernels import nets
 from tests.kernels.conftest import QUANT_FORMS, Klaus, emulated, runner
-from tests.klaus_runtime.golden import TINY, TINY_QUANT, assert_ranks, only, ranks, tensor, worst_difference
+from tests.klaus_runtime import golden
+from tests.klaus_runtime.golden import (
+    TINY,
+    TINY_QUANT,
+    assert_ranks,
+    large,
+    listed,
+    only,
+    ranks,
+    tensor,
+    worst_difference,
+)
 
 if TYPE_CHECKING:
     from toolchains.build import Build
@@ -66,9 +78,7 @@ def test_ten_patches_of_the_golden_pictures(anywhere: Klaus, models: Models, tmp
     assert [record["id"] for record in said.records] == [path.stem for path in PICTURES]
     for record, path in zip(said.records, PICTURES, strict=True):
         name = path.stem.rpartition("-")[0]
-        probabilities = np.zeros(10, np.float32)
-        for entry in record["top"]:
-            probabilities[entry["id"]] = entry["probability"]
+        probabilities = listed(((entry["id"], entry["probability"]) for entry in record["top"]), 10)
         assert_ranks(probabilities, ranks(path.parent / f"{name}.classify-{form}-sym1.txt"), first=5)
 
 
@@ -148,18 +158,46 @@ def test_patches_behind_the_scan_layer(anywhere: Klaus, tmp_path: Path, pools: b
         assert entry["probability"] == pytest.approx(float(wanted[entry["id"]]), rel=1e-4, abs=1e-6)
 
 
-def test_the_large_golden_net(klaus: Klaus, shared: Path, tmp_path: Path) -> None:
-    folder = shared / "data" / "ccv-golden" / "klaus"
-    pictures = {10: "layer-10-4bit.png", 11: "layer-11.png", 12: "layer-12.png"}
-    model = load_model(str(folder / "model.sqlite3"), layers={layer: folder / name for layer, name in pictures.items()})
+def on(built: Callable[[str], Build], target: str) -> Klaus:
+    """klaus-run of this computer or of an ARM target under qemu's user mode."""
+    program = built(target).program
+    return runner([program] if target == "host" else emulated(program, target))
+
+
+@pytest.mark.parametrize(
+    ("target", "isa", "variants"),
+    [("host", "ref", "_ref"), pytest.param("linux-aarch64", "auto", "_neon", marks=pytest.mark.slow)],
+)
+def test_the_large_golden_net(
+    built: Callable[[str], Build], shared: Path, tmp_path: Path, target: str, isa: str, variants: str
+) -> None:
+    """Scalar kernels here and NEON under qemu's user mode; tests/device_tests/test_board_golden.py: NEON on a board."""
+    klaus = on(built, target)
+    folder, model = large(shared)
     path = pack.pack(model, tmp_path / "klaus.klaus")
-    wanted = map(tensor, sorted((folder / "acts-0").iterdir()))
+    steps = klaus("info", "--plan", "--isa", isa, "--model", path).of("step")
+    assert all(variants in step["variant"] for step in steps if step["op"] in ("conv", "full_connect", "lrn"))
     given = tensor(only(folder, "input-0-*"))
-    assert worst_difference(dumped(klaus, path, given, tmp_path, "--threads", "2"), wanted) <= 1e-5
+    wanted = map(tensor, sorted((folder / "acts-0").iterdir()))
+    assert worst_difference(dumped(klaus, path, given, tmp_path, "--threads", "2", "--isa", isa), wanted) <= 1e-5
     photo = images.read_picture(folder / "n01440764_tench.decoded.png")
     batch = pack.write_batch(tmp_path / "batch", [("tench", photo)])
-    said = klaus("classify", "--model", path, "--images", batch, "--top", 1000, "--threads", 2)
-    probabilities = np.zeros(1000, np.float32)
-    for entry in said.one("picture")["top"]:
-        probabilities[entry["id"]] = entry["probability"]
-    assert_ranks(probabilities, ranks(folder / "n01440764_tench.classify-sym1.txt"), first=5)
+    said = klaus("classify", "--model", path, "--images", batch, "--top", 1000, "--threads", 2, "--isa", isa)
+    answers = ((entry["id"], entry["probability"]) for entry in said.one("picture")["top"])
+    assert_ranks(listed(answers, 1000), ranks(folder / "n01440764_tench.classify-sym1.txt"), first=5)
+
+
+@pytest.mark.slow
+def test_the_logits_of_lite0_from_neon(built: Callable[[str], Build], shared: Path, tmp_path: Path) -> None:
+    """Two photos of ImageNet, fed without crop: the numbers that the weights' own code gave."""
+    try:
+        model = load_model("lite0")
+    except SetupError as error:
+        pytest.skip(f"needs lite0's weights: {error}")
+    klaus = on(built, "linux-aarch64")
+    path = pack.pack(model, tmp_path / "lite0.klaus")
+    for name, wanted in golden.lite0_logits(shared)[::125]:
+        images.form(model, images.read_picture(name), "none").astype("<f4").tofile(tmp_path / "input.f32")
+        got = last_outputs(klaus, path, tmp_path, "--input", tmp_path / "input.f32", "--threads", "2")
+        assert np.isfinite(got).all()
+        assert np.abs(got - wanted).max() <= 1e-3

@@ -9,10 +9,12 @@ from pathlib import Path
 
 import numpy as np
 
+from klaus_runtime import images
 from klaus_runtime.engine import Engine
 from klaus_runtime.evaluate import FastEngine
-from klaus_runtime.model import F32
+from klaus_runtime.model import F32, Model
 from klaus_runtime.reference import NumpyEngine
+from klaus_runtime.registry import load_model
 
 DATA = Path(__file__).resolve().parent.parent / "data" / "ccv-golden"
 TINY, TINY_QUANT = DATA / "tiny", DATA / "tiny-quant"
@@ -42,6 +44,30 @@ def ranks(path: Path) -> list[tuple[int, float]]:
     """(id, confidence) a rank of a .classify file."""
     lines = (line.split() for line in path.read_text().splitlines() if not line.startswith("#"))
     return [(int(line[0]), float(line[1])) for line in lines]
+
+
+def listed(top: Iterable[tuple[int, float]], count: int) -> F32:
+    """Probabilities by id from (id, probability) pairs of klaus-run; what is not listed stays 0."""
+    probabilities = np.zeros(count, np.float32)
+    for index, probability in top:
+        probabilities[index] = probability
+    return probabilities
+
+
+def large(shared: Path) -> tuple[Path, Model]:
+    """The golden net in Klaus' geometry, codebooks of 4 and 8 bits: its folder in ../shared, and the model."""
+    folder = shared / "data" / "ccv-golden" / "klaus"
+    pictures = {10: "layer-10-4bit.png", 11: "layer-11.png", 12: "layer-12.png"}
+    layers = {layer: folder / name for layer, name in pictures.items()}
+    return folder, load_model(str(folder / "model.sqlite3"), layers=layers)
+
+
+def lite0_logits(shared: Path) -> list[tuple[Path, F32]]:
+    """lite0's 1000 float logits for 250 photos of ImageNet, fed without crop, as the weights' own code gave them."""
+    folder = shared / "data" / "photos"
+    paths = {path.name: path for _, path in images.find_photos(folder / "imagenet-val-250")}
+    with np.load(folder / "lite0-float-logits-val-250.npz") as given:
+        return [(paths[name], logits) for name, logits in zip(given["files"], given["logits"], strict=True)]
 
 
 def difference(got: F32, wanted: F32) -> float:

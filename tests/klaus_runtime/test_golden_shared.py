@@ -13,8 +13,11 @@ from klaus_runtime.engine import Engine
 from klaus_runtime.errors import SetupError
 from klaus_runtime.evaluate import FastEngine
 from klaus_runtime.model import FullConnect, Model
+from klaus_runtime.native import NativeEngine
+from klaus_runtime.pack import pack
 from klaus_runtime.readers import ccv, klaus
 from klaus_runtime.reference import NumpyEngine
+from toolchains.build import Build
 
 from . import golden
 from .golden import ENGINES
@@ -72,6 +75,16 @@ def test_trained_net_in_klaus_geometry_knows_its_classes(shared: Path) -> None:
     assert hits >= 8  # of 10; ccv itself has 93.6 % on all 250
 
 
+def test_lite0_logits_of_the_c_library(lite0: Model, shared: Path, host_build: Build, tmp_path: Path) -> None:
+    engine = NativeEngine(pack(lite0, tmp_path / "lite0.klaus"), host_build.shared, threads=2)
+    photos = golden.lite0_logits(shared)[::50]
+    tensors = np.stack([images.form(lite0, images.read_picture(path), "none") for path, _ in photos])
+    got = engine.logits(tensors)
+    assert np.isfinite(got).all()
+    assert np.abs(got - np.stack([wanted for _, wanted in photos])).max() <= 1e-3
+    engine.close()
+
+
 @pytest.mark.parametrize("make", ENGINES)
 def test_lite0_logits_equal_the_original(make: MakeEngine, lite0: Model, shared: Path) -> None:
     folder = shared / "data" / "photos"
@@ -83,6 +96,7 @@ def test_lite0_logits_equal_the_original(make: MakeEngine, lite0: Model, shared:
         files, classes, wanted = files[picked], classes[picked], wanted[picked]
     tensors = np.stack([images.form(lite0, images.read_picture(paths[name]), "none") for name in files])
     got = make(lite0).logits(tensors)
+    assert np.isfinite(got).all()
     assert np.abs(got - wanted).max() <= 1e-3
     assert [lite0.labels[index].id for index in classes] == [paths[name].parent.name for name in files]
     if len(files) == 250:
