@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import json
 import os
 import sys
@@ -43,38 +44,55 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command and returns its exit code: 0 pass, 1 check failed, 2 bad input, 3 set-up, 5 internal error."""
     options = _parser().parse_args(arguments)
     try:
-        options.command(options)
+        code: int | None = options.command(options)
         sys.stdout.flush()
     except KlausError as error:
-        sys.stderr.write(f"klaus: {clean(str(error))}\n")
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+        _complain(str(error))
         return error.exit_code
     except KeyboardInterrupt:
         sys.stderr.write("klaus: interrupted\n")
         return _INTERRUPTED
     except BrokenPipeError:
-        # Whoever read our output has gone; Python would complain once more when it closes stdout.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _abandon_stdout()  # whoever read our output has gone
         return 0
     except MemoryError:
-        sys.stderr.write("klaus: not enough memory for this model or picture: give a smaller one\n")
+    if sys.stdout is None:  # what Python makes of a closed one
+        _complain("stdout is closed, so no answer could be given: leave it open, or send it to a file")
+        return InputError.exit_code
+        _complain("not enough memory for this model or picture: give a smaller one")
         return InputError.exit_code
     except Exception as error:
         if os.environ.get("KLAUS_DEBUG"):
             traceback.print_exc()
-        kind = type(error).__name__
-        sys.stderr.write(f"klaus: internal error ({kind}: {clean(str(error))}): KLAUS_DEBUG=1 shows where; report it\n")
+        _complain(f"internal error ({type(error).__name__}: {error}): KLAUS_DEBUG=1 shows where; report it")
         return KlausError.exit_code
-    return 0
+    return code or 0
+
+
+def _complain(message: str) -> None:
+    sys.stderr.write(f"klaus: {clean(message)}\n")
+
+
+def _abandon_stdout() -> None:
+    """What is still in Python's buffer goes nowhere, or it would fail and complain once more at the end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 # ------------------------------------------------------------------------------------------------------ commands
 
 
-def _classify(options: argparse.Namespace) -> None:
+def _classify(options: argparse.Namespace) -> int:
+    """A photo that cannot be read costs its own answer only."""
     model = _model(options, options.model)
     patches = _patches(options, model)
-    answers = []
+    named, failed = [], []
     with _engine(options, model, options.model) as (engine, engine_name):
+        if isinstance(error, OSError) and error.errno in _NO_ROOM and error.filename is None:
+            # Files have names, and what fails with them is an InputError already: this was the answer.
+            _abandon_stdout()
+            _complain(f"cannot write the answer to stdout: {error.strerror}; make room, or send it elsewhere")
+            return InputError.exit_code
         for photo in options.photos:
             picture = images.read_picture(photo)
             probabilities = engine.probabilities(picture, patches=patches, crop=options.crop)
@@ -331,14 +349,17 @@ def _patches(options: argparse.Namespace, model: Model) -> Literal[1, 10]:
 
 @contextmanager
 def _engine(options: argparse.Namespace, model: Model, source: str) -> Iterator[tuple[Engine, str]]:
-    """The engine that was asked for and its name; by default C where it is built, else numpy, and says so."""
+    """The engine and the name of who computes: numpy, fast, ref, or c: the C library with all this CPU has.
+
+    By default that is c where it is built, else fast, and it says so.
+    """
     wanted = options.engine
     library = native.find_library() if wanted in (None, "ref") else None
     if wanted in (None, "ref") and library is None:
         fallback = "fast" if wanted is None else "numpy"
         sys.stderr.write(
             f"klaus: no C build in {native.HOST_BUILD} (`invoke build --target host` makes it): "
-            f"using numpy ({fallback})\n"
+            f"using numpy ({fallback})" + (", which takes no --threads\n" if options.threads else "\n")
         )
         wanted = fallback
     if library is None:
@@ -349,9 +370,9 @@ def _engine(options: argparse.Namespace, model: Model, source: str) -> Iterator[
         if source in registry.MODELS or path.suffix != ".klaus":
             folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="klaus-"))
             path = pack.pack(model, Path(folder) / "model.klaus")
-        engine = native.NativeEngine(path, library, isa=wanted or "auto", threads=options.threads)
+        engine = native.NativeEngine(path, library, isa=wanted or "auto", threads=options.threads or 1)
         stack.callback(engine.close)
-        yield engine, wanted or "auto"
+        yield engine, wanted or "c"
 
 
 def _tensor(path: Path, model: Model) -> F32:
@@ -402,6 +423,8 @@ def _json(value: Mapping[str, Any]) -> None:
 def _layer(text: str) -> tuple[int, Path]:
     number, found, path = text.partition("=")
     if not found or not number.isdecimal() or not path:
+    if wanted in ("numpy", "fast") and options.threads is not None:
+        raise InputError(f"--threads is for the C engine, not for --engine {wanted}: leave one of the two out")
         raise argparse.ArgumentTypeError(f"{clean(text)!r} is not N=FILE, as in 11=layer-11.png")
     return int(number), Path(path)
 
@@ -424,7 +447,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="klaus", description="Small ImageNet classifiers, on this computer.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    def command(name: str, run: Callable[[argparse.Namespace], None], text: str, *, source: bool = True) -> Any:
+    def command(name: str, run: Callable[[argparse.Namespace], int | None], text: str, *, source: bool = True) -> Any:
         sub = commands.add_parser(name, help=text, description=text)
         sub.set_defaults(command=run, layer=())
         sub.add_argument("--json", action="store_true", help="one JSON object instead of text")
@@ -446,7 +469,7 @@ def _parser() -> argparse.ArgumentParser:
     def _add_engine(sub: Any) -> None:
         text = "who computes: numpy = the oracle, ref = C, fast = BLAS (default: C where it is built)"
         sub.add_argument("--engine", choices=("numpy", "ref", "fast"), help=text)
-        sub.add_argument("--threads", type=_count, default=1, help="threads of the C engine (default 1)")
+        sub.add_argument("--threads", type=_count, metavar="N", help="threads of the C engine (default 1)")
 
     def _add_picture(sub: Any) -> None:
         sub.add_argument("--crop", choices=("center", "none"), default="center", help="none: resize without a crop")
@@ -454,7 +477,7 @@ def _parser() -> argparse.ArgumentParser:
         _add_engine(sub)
 
     sub = command("classify", _classify, "Say what is on photos.", source=False)
-    sub.add_argument("photos", metavar="PHOTO", nargs="+", type=Path)
+    sub.add_argument("photos", metavar="PHOTO", nargs="+", type=Path, help="JPEG, PNG, BMP, PPM or WebP")
     sub.add_argument("--model", metavar="SOURCE", default="lite0", help=f"{names}, or a file (default lite0)")
     sub.add_argument("--top", type=_count, default=5, help="how many classes (default 5)")
     _add_layer(sub)
@@ -488,11 +511,11 @@ def _parser() -> argparse.ArgumentParser:
     _add_effort(sub)
 
     sub = command("pack", _pack, "Make a packed model that the C library maps.")
-    sub.add_argument("-o", "--out", required=True, type=Path, metavar="FILE.klaus")
+    sub.add_argument("-o", "--out", required=True, type=Path, metavar="FILE.klaus", help="the packed model")
 
     sub = command("activations", _activations, "Write every layer's output as layer-NN.f32 (float32, HWC).")
     sub.add_argument("--input", required=True, type=Path, metavar="X.f32", help="what layer 0 reads: float32, HWC")
-    sub.add_argument("--out", required=True, type=Path, metavar="DIR")
+    sub.add_argument("--out", required=True, type=Path, metavar="DIR", help="folder of the files, made if need be")
     _add_engine(sub)
 
     sub = command("eval", _eval, "Measure top-1 and top-5 on photos WNID/*.{jpg,jpeg,png}.")

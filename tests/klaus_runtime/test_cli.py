@@ -62,7 +62,7 @@ def test_classify_on_every_engine(engine: str | None, host_build: Build) -> None
     assert host_build.shared.is_file()
     options = () if engine is None else ("--engine", engine)
     answer = _json("classify", PICTURE, PICTURE, "--model", TINY_MODEL, "--top", 10, *options)
-    assert answer["engine"] == (engine or "auto")
+    assert answer["engine"] == (engine or "c")
     assert answer["patches"] == 10
     assert len(answer["photos"]) == 2
     wanted = golden.ranks(golden.only(TINY, f"images/{PICTURE.stem.split('-')[0]}*fp16*sym1*"))
@@ -238,7 +238,7 @@ BAD = [
     (("classify", TINY_MODEL, "--model", TINY_MODEL), 2, "model-fp16.sqlite3"),
     (("classify", PICTURE, "--model", TINY_MODEL, "--crop", "none", "--engine", "fast"), 2, "crop"),
     (("info", "absent\x1b]0;evil\x07\u202e.klaus"), 2, "no model has this name"),
-    (("info", PICTURE), 2, "neither a sqlite3 file"),
+    (("info", PICTURE), 2, "is none of: ccv or Klaus sqlite3"),
     (("verify", "."), 2, "is a folder"),
     (("quantize", TINY_MODEL, "--scheme", "q99", "-o", "x"), 2, "'q99' is unknown: there are klaus-8"),
     (("pack", TINY_MODEL, "-o", "/proc/no/x.klaus"), 2, "cannot write here"),
@@ -273,6 +273,59 @@ def test_a_closed_pipe_is_no_error() -> None:
     command = f"{sys.executable} -m klaus_runtime.cli info {TINY_MODEL} | true"
     done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, timeout=60, check=False)
     assert not done.stderr
+
+
+@pytest.mark.parametrize("json_too", [(), ("--json",)])
+def test_an_answer_that_nobody_can_store_is_told_as_such(json_too: tuple[str, ...]) -> None:
+    command = [sys.executable, "-m", "klaus_runtime.cli", "info", str(TINY_MODEL), *json_too]
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60, check=False)
+    assert done.returncode == 2
+    wanted = "klaus: cannot write the answer to stdout: No space left on device; make room, or send it elsewhere\n"
+    assert done.stderr == wanted
+    closed = subprocess.run(
+        ["sh", "-c", '"$@" >&-', "sh", *command], stderr=subprocess.PIPE, text=True, timeout=60, check=False
+    )
+    assert closed.returncode == 2
+    assert closed.stderr.startswith("klaus: stdout is closed")
+    assert len(closed.stderr.splitlines()) == 1
+
+
+def test_a_bad_photo_costs_its_own_answer_only(labelled: Path, tmp_path: Path) -> None:
+    bad = tmp_path / "bad.gif"
+    bad.write_bytes(b"GIF89a nothing")
+    arguments = ("classify", PICTURE, bad, "absent.jpg", PICTURE, "--model", labelled, "--engine", "fast")
+    done = _klaus(*arguments)
+    assert done.returncode == 2
+    assert done.stdout.count("thing ") >= 8
+    first, second = done.stderr.splitlines()
+    assert first.startswith(f"klaus: photo {bad} is none of JPEG")
+    assert second.startswith("klaus: cannot read photo absent.jpg")
+    done = _klaus(*arguments, "--json")
+    assert done.returncode == 2
+    answer = json.loads(done.stdout)
+    assert [row["photo"] for row in answer["photos"]] == [str(PICTURE), str(PICTURE)]
+    assert [row["photo"] for row in answer["failed"]] == [str(bad), "absent.jpg"]
+
+
+def test_threads_are_honoured_or_refused() -> None:
+    given = ("classify", PICTURE, "--model", TINY_MODEL, "--threads", 2)
+    for engine in ("numpy", "fast"):
+        done = _klaus(*given, "--engine", engine)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert f"--threads is for the C engine, not for --engine {engine}" in done.stderr
+    assert _json(*given, "--engine", "ref")["engine"] in ("ref", "numpy")
+
+
+def test_every_argument_says_what_it_is() -> None:
+    """Positional ones too: argparse shows a bare name where a help text is missing."""
+    commands = cli._parser()._subparsers
+    assert commands is not None
+    (group,) = [action for action in commands._group_actions if action.choices]
+    assert group.choices is not None
+    for name, sub in dict(group.choices).items():
+        for action in sub._actions:
+            assert action.help, f"klaus {name}: {action.dest} has no help"
 
 
 def test_text_is_made_harmless() -> None:
