@@ -32,6 +32,7 @@ from klaus_runtime.reference import NumpyEngine
 SEEDED = "seeded: timing only, the answers mean nothing"
 _INTERRUPTED = 130
 _MAX_TENSOR_BYTES = 1 << 30
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
 
 def clean(text: str) -> str:
@@ -42,12 +43,14 @@ def clean(text: str) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command and returns its exit code: 0 pass, 1 check failed, 2 bad input, 3 set-up, 5 internal error."""
+    if sys.stdout is None:  # what Python makes of a closed one
+        _complain("stdout is closed, so no answer could be given: leave it open, or send it to a file")
+        return InputError.exit_code
     options = _parser().parse_args(arguments)
     try:
         code: int | None = options.command(options)
         sys.stdout.flush()
     except KlausError as error:
-_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
         _complain(str(error))
         return error.exit_code
     except KeyboardInterrupt:
@@ -57,12 +60,14 @@ _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
         _abandon_stdout()  # whoever read our output has gone
         return 0
     except MemoryError:
-    if sys.stdout is None:  # what Python makes of a closed one
-        _complain("stdout is closed, so no answer could be given: leave it open, or send it to a file")
-        return InputError.exit_code
         _complain("not enough memory for this model or picture: give a smaller one")
         return InputError.exit_code
     except Exception as error:
+        if isinstance(error, OSError) and error.errno in _NO_ROOM and error.filename is None:
+            # Files have names, and what fails with them is an InputError already: this was the answer.
+            _abandon_stdout()
+            _complain(f"cannot write the answer to stdout: {error.strerror}; make room, or send it elsewhere")
+            return InputError.exit_code
         if os.environ.get("KLAUS_DEBUG"):
             traceback.print_exc()
         _complain(f"internal error ({type(error).__name__}: {error}): KLAUS_DEBUG=1 shows where; report it")
@@ -88,20 +93,27 @@ def _classify(options: argparse.Namespace) -> int:
     patches = _patches(options, model)
     named, failed = [], []
     with _engine(options, model, options.model) as (engine, engine_name):
-        if isinstance(error, OSError) and error.errno in _NO_ROOM and error.filename is None:
-            # Files have names, and what fails with them is an InputError already: this was the answer.
-            _abandon_stdout()
-            _complain(f"cannot write the answer to stdout: {error.strerror}; make room, or send it elsewhere")
-            return InputError.exit_code
         for photo in options.photos:
-            picture = images.read_picture(photo)
-            probabilities = engine.probabilities(picture, patches=patches, crop=options.crop)
-            answers.append((photo, _top(model, probabilities, options.top)))
-    if options.json:
-        photos = [{"photo": str(photo), "top": found} for photo, found in answers]
-        _json({**_facts(model), "engine": engine_name, "patches": patches, "photos": photos})
-        return
-    for photo, found in answers:
+            try:
+                picture = images.read_picture(photo)
+                probabilities = engine.probabilities(picture, patches=patches, crop=options.crop)
+            except InputError as error:
+                failed.append((photo, str(error)))
+            else:
+                named.append((photo, _top(model, probabilities, options.top)))
+    if named and options.json:
+        photos = [{"photo": str(photo), "top": found} for photo, found in named]
+        errors = [{"photo": str(photo), "error": error} for photo, error in failed]
+        _json({**_facts(model), "engine": engine_name, "patches": patches, "photos": photos, "failed": errors})
+    elif named:
+        _print_answers(model, named)
+    for message in dict.fromkeys(error for _, error in failed):  # what is wrong with an option is said once
+        _complain(message)
+    return InputError.exit_code if failed else 0
+
+
+def _print_answers(model: Model, named: Sequence[tuple[Path, list[dict[str, Any]]]]) -> None:
+    for photo, found in named:
         table = Table(title=Text(clean(str(photo))), title_justify="left", title_style="bold")
         table.add_column("class")
         table.add_column("id", justify="right")
@@ -354,6 +366,8 @@ def _engine(options: argparse.Namespace, model: Model, source: str) -> Iterator[
     By default that is c where it is built, else fast, and it says so.
     """
     wanted = options.engine
+    if wanted in ("numpy", "fast") and options.threads is not None:
+        raise InputError(f"--threads is for the C engine, not for --engine {wanted}: leave one of the two out")
     library = native.find_library() if wanted in (None, "ref") else None
     if wanted in (None, "ref") and library is None:
         fallback = "fast" if wanted is None else "numpy"
@@ -423,8 +437,6 @@ def _json(value: Mapping[str, Any]) -> None:
 def _layer(text: str) -> tuple[int, Path]:
     number, found, path = text.partition("=")
     if not found or not number.isdecimal() or not path:
-    if wanted in ("numpy", "fast") and options.threads is not None:
-        raise InputError(f"--threads is for the C engine, not for --engine {wanted}: leave one of the two out")
         raise argparse.ArgumentTypeError(f"{clean(text)!r} is not N=FILE, as in 11=layer-11.png")
     return int(number), Path(path)
 
@@ -519,7 +531,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_engine(sub)
 
     sub = command("eval", _eval, "Measure top-1 and top-5 on photos WNID/*.{jpg,jpeg,png}.")
-    sub.add_argument("--images", required=True, type=Path, metavar="DIR")
+    sub.add_argument("--images", required=True, type=Path, metavar="DIR", help="photos WNID/*.{jpg,jpeg,png}")
     sub.add_argument("--limit", type=_count, help="only the first photos, by class and name")
     text = "another model on the same photos, as the float one: agreement, KL divergence, change of top-1"
     sub.add_argument("--against", metavar="SOURCE", help=text)

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from klaus_runtime import accuracy, answers, registry
+from klaus_runtime import accuracy, answers, cli, registry
 from klaus_runtime.cli import clean
 from klaus_runtime.errors import CheckError, InputError
 from klaus_runtime.model import Label
