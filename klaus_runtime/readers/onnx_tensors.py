@@ -35,10 +35,16 @@ _KINDS: Mapping[int, tuple[str, str, str]] = {
 }
 _EXTERNAL = 1  # onnx.TensorProto.DataLocation
 
-# Which fields lead to numbers: ModelProto.graph -> GraphProto.node and .initializer -> ... -> raw_data, float_data.
+# What stands in which field: a message by its own fields, numbers, or text that must be UTF-8 (protocol buffers do not
+# insist). The names are those of onnx.proto.
+_NUMBERS, _TEXT = "numbers", "text"
 _Schema = Mapping[int, Any]
-_TENSOR: _Schema = {4: None, 9: None}
-_MODEL: _Schema = {7: {1: {5: {5: _TENSOR}}, 5: _TENSOR}}
+_ENTRY: _Schema = {1: _TEXT, 2: _TEXT}
+_TENSOR: _Schema = {4: _NUMBERS, 8: _TEXT, 9: _NUMBERS, 13: _ENTRY}
+_ATTRIBUTE: _Schema = {1: _TEXT, 5: _TENSOR, 21: _TEXT}
+_NODE: _Schema = {1: _TEXT, 2: _TEXT, 3: _TEXT, 4: _TEXT, 5: _ATTRIBUTE, 7: _TEXT}
+_GRAPH: _Schema = {1: _NODE, 5: _TENSOR, 11: {1: _TEXT}, 12: {1: _TEXT}}
+_MODEL: _Schema = {7: _GRAPH, 8: {1: _TEXT}, 14: _ENTRY}
 
 
 def check_encoding(data: bytes) -> None:
@@ -56,6 +62,12 @@ def check_encoding(data: bytes) -> None:
                 return value, position
             shift += 7
         raise InputError("is no ONNX file or cut short")
+
+    def text(position: int, end: int) -> None:
+        try:
+            str(view[position:end], "utf-8")
+        except UnicodeDecodeError as error:
+            raise InputError("has names that are not UTF-8") from error
 
     def walk(position: int, end: int, schema: _Schema) -> None:
         nonlocal fields, numbers
@@ -75,11 +87,13 @@ def check_encoding(data: bytes) -> None:
                 length, position = varint(position, end)
             if length > end - position:
                 raise InputError("is no ONNX file, or cut short")
-            if wire == 2 and field in schema:
-                if schema[field] is None:
-                    numbers += length
-                else:
-                    walk(position, position + length, schema[field])
+            found = schema.get(field) if wire == 2 else None
+            if found == _NUMBERS:
+                numbers += length
+            elif found == _TEXT:
+                text(position, position + length)
+            elif found is not None:
+                walk(position, position + length, found)
             position += length
 
     walk(0, len(view), _MODEL)
