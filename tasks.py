@@ -91,7 +91,7 @@ def _command(*options: str, more: dict[str, str] | None = None, **settings: Any)
             if code:
                 raise Exit(code=code)
 
-        repeatable = [name for name in options if name in REPEATABLE]
+        repeatable = [name for name in options if name in REPEATABLE] + settings.pop("repeat", [])
         text = {name: HELP[name] for name in options} | (more or {})
         made: Task[Any] = task(auto_shortflags=False, iterable=repeatable, help=text, **settings)(body)
         return made
@@ -223,6 +223,37 @@ def quantize(_: Context, source: str, scheme: str = "", out: str = "build/packag
     return pipeline.quantize(source, scheme, ROOT / out)
 
 
+@_command(
+    "model",
+    more={
+        "model": "a model's name or file (repeatable; default: lite0)",
+        "images": "photos WNID/*.jpg",
+        "calibration": "folder of other photos, unlabelled: schemes q6 and below need them",
+        "scheme": "a row, as klaus-8, klaus-mixed, q8, q4 (repeatable; default: all that fit)",
+        "limit": "only so many photos, the first by class and name",
+        "out": "folder of the page and its chart",
+    },
+    positional=["images"],
+    repeat=["scheme"],
+)
+def quant_table(
+    _: Context,
+    images: str,
+    model: Sequence[str] | None = None,
+    calibration: str = "",
+    scheme: Sequence[str] | None = None,
+    limit: int = 0,
+    out: str = "docs",
+) -> int:
+    """Draw size against accuracy, a row a scheme."""
+    from klaus_runtime.cli import main as klaus
+
+    words = [f"--images={images}", f"--out={out}", *(f"--scheme={name}" for name in scheme or ())]
+    words += [f"--calibration={calibration}"] if calibration else []
+    words += [f"--limit={limit}"] if limit else []
+    return max(klaus(["quant-table", source, *words]) for source in model or ("lite0",))
+
+
 @_command(more={"run": "a folder of results/ (default: the last run)"}, positional=[])
 def report(_: Context, run: str = "") -> int:
     """Draw the report of a run again from its journal."""
@@ -308,6 +339,7 @@ namespace = Collection(
     models,
     fetch_model,
     quantize,
+    quant_table,
     report,
     nightly,
     doctor,

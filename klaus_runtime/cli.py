@@ -6,6 +6,7 @@ import argparse
 import errno
 import json
 import os
+import shlex
 import sys
 import tempfile
 import traceback
@@ -21,7 +22,21 @@ from rich.progress import Progress
 from rich.table import Table
 from rich.text import Text
 
-from klaus_runtime import accuracy, answers, calibrate, files, images, native, pack, package, quantize, registry, shapes
+from klaus_runtime import (
+    accuracy,
+    answers,
+    calibrate,
+    chart,
+    files,
+    images,
+    native,
+    pack,
+    package,
+    quant_table,
+    quantize,
+    registry,
+    shapes,
+)
 from klaus_runtime.engine import Engine
 from klaus_runtime.errors import InputError, KlausError
 from klaus_runtime.evaluate import FastEngine
@@ -47,6 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _complain("stdout is closed, so no answer could be given: leave it open, or send it to a file")
         return InputError.exit_code
     options = _parser().parse_args(arguments)
+    options.said = shlex.join(["klaus", *(sys.argv[1:] if arguments is None else arguments)])
     try:
         code: int | None = options.command(options)
         sys.stdout.flush()
@@ -336,6 +352,47 @@ def _ask(
         )
 
 
+def _quant_table(options: argparse.Namespace) -> None:
+    model = _model(options, options.source)
+    photos = images.find_photos(options.images)[: options.limit]
+    _numbers(model, options.source, photos)
+    cache = registry.cache_folder().parent
+    order = quant_table.Order(
+        model=model,
+        schemes=options.scheme or quant_table.default_schemes(model, calibration=options.calibration is not None),
+        photos=photos,
+        packages=cache / "quant-table" / package.default_name(model),
+        journal=options.journal or cache / "eval",
+        patches=_patches(options, model),
+        crop=options.crop or quant_table.default_crop(model, photos),
+        calibration=options.calibration,
+        work=cache / "quantize",
+        effort=options.effort,
+        seed=options.seed,
+    )
+    progress = Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty())
+    with progress:
+        bar = progress.add_task("", total=None)
+        made = quant_table.make(
+            order, lambda what, done, of: progress.update(bar, description=clean(what), completed=done, total=of)
+        )
+    page = options.out / f"quant-table-{package.default_name(model)}.md"
+    picture = page.with_suffix(".png")
+    with files.staged((page, picture)) as (page_file, picture_file):
+        page_file.write_text(quant_table.markdown(made, options.said, picture.name), "utf-8")
+        picture_file.write_bytes(chart.draw(made))
+    if options.json:
+        _json({**_facts(model), "table": asdict(made), "files": [str(page), str(picture)]})
+        return
+    shown = Table(title=Text(clean(quant_table.conditions(made))), title_justify="left")
+    for number, heading in enumerate(quant_table.HEADINGS):
+        shown.add_column(heading, justify="right" if number else "left")
+    for row in made.rows:
+        shown.add_row(*quant_table.cells(row))
+    _console().print(shown)
+    _say(f"{page}, {picture}")
+
+
 def _models(options: argparse.Namespace) -> None:
     entries = registry.MODELS.values()
     if options.json:
@@ -540,6 +597,25 @@ def _parser() -> argparse.ArgumentParser:
     text = "keeps every answer, so that an interrupted run goes on where it was (default: eval in the cache folder)"
     sub.add_argument("--journal", type=Path, metavar="DIR", help=text)
     _add_picture(sub)
+
+    sub = command(
+        "quant-table", _quant_table, "Size against accuracy, a row for each scheme; writes a page and a chart."
+    )
+    sub.add_argument("--images", required=True, type=Path, metavar="DIR", help="photos WNID/*.{jpg,jpeg,png}")
+    sub.add_argument("--limit", type=_count, help="only the first photos, by class and name")
+    sub.add_argument("--scheme", action="append", metavar="S", help="a row (repeatable; default: all that fit)")
+    text = "folder of unlabelled photos, none of --images among them: schemes q6 and below need them"
+    sub.add_argument("--calibration", type=Path, metavar="DIR", help=text)
+    text = "center or none (default: none where photos have the model's own size, else center)"
+    sub.add_argument("--crop", choices=("center", "none"), help=text)
+    sub.add_argument("--patches", type=int, choices=(1, 10), help="patches a picture (default: the model's own)")
+    sub.add_argument("--seed", type=int, default=0, help="of what a scheme draws (default 0)")
+    sub.add_argument(
+        "--journal", type=Path, metavar="DIR", help="keeps every answer (default: eval in the cache folder)"
+    )
+    text = "folder of the page quant-table-MODEL.md and its chart (default docs)"
+    sub.add_argument("-o", "--out", type=Path, default=Path("docs"), metavar="DIR", help=text)
+    _add_effort(sub)
 
     command("models", _models, "List the models that have a name.", source=False)
     return parser
