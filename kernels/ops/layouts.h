@@ -5,13 +5,14 @@
 
 enum klaus_layout {
     /* 0 is KLAUS_CANONICAL_LAYOUT: no pack() */
-    KLAUS_LAYOUT_DEPTHWISE_F32 = 1,         /* float32 [tap][channel]: ops/depthwise/depthwise.h */
-    KLAUS_LAYOUT_CONV_F32_PANELS_8 = 2,     /* float32 panels for tiles of 8 output channels: ops/conv/conv.h */
-    KLAUS_LAYOUT_CONV_F32_PANELS_12 = 3,    /* ... of 12 */
-    KLAUS_LAYOUT_FULL_CONNECT_PANELS_8 = 4, /* indices or floats in panels of 8: ops/full_connect/full_connect.h */
-    KLAUS_LAYOUT_FULL_CONNECT_PANELS_12 = 5,
+    KLAUS_LAYOUT_DEPTHWISE_F32 = 1,      /* float32 [tap][channel]: ops/depthwise/depthwise.h */
+    KLAUS_LAYOUT_CONV_F32_PANELS_8 = 2,  /* float32 panels for tiles of 8 output channels: ops/conv/conv.h */
+    KLAUS_LAYOUT_CONV_F32_PANELS_12 = 3, /* ... of 12 */
+    /* 4 and 5 were full connect's panels with all 8-bit indices */
     KLAUS_LAYOUT_WINOGRAD_F32_PANELS_8 = 6, /* transformed weights: ops/winograd/winograd.h */
-    KLAUS_LAYOUT_WINOGRAD_F32_PANELS_12 = 7
+    KLAUS_LAYOUT_WINOGRAD_F32_PANELS_12 = 7,
+    KLAUS_LAYOUT_FULL_CONNECT_PANELS_8 = 8, /* panels of 8: ops/full_connect/full_connect_gemm.h */
+    KLAUS_LAYOUT_FULL_CONNECT_PANELS_12 = 9
 };
 
 #endif

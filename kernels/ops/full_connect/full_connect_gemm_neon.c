@@ -7,19 +7,22 @@
 
 #define GROUP 64 /* most weights of a group: what decoders may write beyond `count` rounds up to this */
 
-typedef void (*decoder)(const void *table, const uint8_t *encoded, int64_t count, float *weights);
-
 static uint64_t aligned(uint64_t bytes, uint64_t to) {
     return (bytes + to - 1) / to * to;
 }
 
-static size_t table_bytes(const klaus_shape *s) {
-    return s->weight_dtype == KLAUS_Q8 ? 1024 : s->weight_dtype == KLAUS_Q4 || s->weight_dtype == KLAUS_Q2 ? 64 : 0;
+uint32_t klaus_full_connect_stored(const klaus_shape *s) {
+    return s->weight_dtype == KLAUS_Q8 && s->codebook_dtype == KLAUS_F16 ? KLAUS_F16 : s->weight_dtype;
 }
 
-static uint64_t block_bytes(const klaus_shape *s, int64_t inputs, int32_t width) {
+size_t klaus_full_connect_table_bytes(const klaus_shape *s) {
+    const uint32_t stored = klaus_full_connect_stored(s);
+    return stored == KLAUS_Q8 ? 1024 : stored == KLAUS_Q4 || stored == KLAUS_Q2 ? 64 : 0;
+}
+
+uint64_t klaus_full_connect_block_bytes(const klaus_shape *s, int64_t inputs, int32_t width) {
     const uint64_t count = (uint64_t)(inputs * width);
-    switch (s->weight_dtype) {
+    switch (klaus_full_connect_stored(s)) {
     case KLAUS_F32:
         return count * 4;
     case KLAUS_F16:
@@ -33,26 +36,29 @@ static uint64_t block_bytes(const klaus_shape *s, int64_t inputs, int32_t width)
     }
 }
 
-static int64_t block_inputs(int64_t inputs, int64_t first) {
+int64_t klaus_full_connect_block_inputs(int64_t inputs, int64_t first) {
     return inputs - first < KLAUS_FULL_CONNECT_BLOCK ? inputs - first : KLAUS_FULL_CONNECT_BLOCK;
 }
 
-static uint64_t panel_bytes(const klaus_shape *s, int32_t width) {
+uint64_t klaus_full_connect_panel_bytes(const klaus_shape *s, int32_t width) {
     const int64_t inputs = klaus_shape_inputs_per_row(s), full = inputs / KLAUS_FULL_CONNECT_BLOCK;
     return (uint64_t)(2 * width) * sizeof(float) +
-           aligned((uint64_t)full * block_bytes(s, KLAUS_FULL_CONNECT_BLOCK, width) +
-                       block_bytes(s, inputs % KLAUS_FULL_CONNECT_BLOCK, width),
+           aligned((uint64_t)full * klaus_full_connect_block_bytes(s, KLAUS_FULL_CONNECT_BLOCK, width) +
+                       klaus_full_connect_block_bytes(s, inputs % KLAUS_FULL_CONNECT_BLOCK, width),
                    16);
 }
 
 uint64_t klaus_full_connect_gemm_packed_bytes(const klaus_shape *s, int32_t panel_width) {
     const int32_t full = s->out_channels / panel_width;
     const int32_t rest = klaus_panel_channels(s->out_channels - full * panel_width);
-    return table_bytes(s) + (uint64_t)full * panel_bytes(s, panel_width) + (rest > 0 ? panel_bytes(s, rest) : 0);
+    return klaus_full_connect_table_bytes(s) + (uint64_t)full * klaus_full_connect_panel_bytes(s, panel_width) +
+           (rest > 0 ? klaus_full_connect_panel_bytes(s, rest) : 0);
 }
 
 static void pack_table(const klaus_shape *s, const klaus_weights *weights, uint8_t *table) {
-    memset(table, 0, table_bytes(s));
+    if (klaus_full_connect_table_bytes(s) == 0)
+        return;
+    memset(table, 0, klaus_full_connect_table_bytes(s));
     for (uint32_t i = 0; i < s->codebook_entries; i++) {
         const float entry = klaus_codebook_entry(s, weights, i);
         if (s->weight_dtype == KLAUS_Q8)
@@ -77,6 +83,12 @@ static void pack_weight(const klaus_shape *s, const klaus_weights *weights, int6
     case KLAUS_F16:
         memcpy(block + 2 * at, from + 2 * input, 2);
         break;
+    case KLAUS_Q8:
+        if (klaus_full_connect_stored(s) == KLAUS_F16)
+            memcpy(block + 2 * at, (const uint8_t *)weights->codebook + 2 * from[input], 2);
+        else
+            block[at] = from[input];
+        break;
     case KLAUS_Q4:
         block[at / 32 * 16 + at % 16] |= (uint8_t)(klaus_weight_index(s, weights, row, input) << (at % 32 / 16 * 4));
         break;
@@ -84,7 +96,7 @@ static void pack_weight(const klaus_shape *s, const klaus_weights *weights, int6
         block[at / 64 * 16 + at % 16] |= (uint8_t)(klaus_weight_index(s, weights, row, input) << (at % 64 / 16 * 2));
         break;
     default:
-        block[at] = from[input];
+        break; /* can() takes no other */
     }
 }
 
@@ -93,10 +105,10 @@ void klaus_full_connect_gemm_pack(const klaus_shape *s, const klaus_weights *wei
     const int64_t inputs = klaus_shape_inputs_per_row(s);
     uint8_t *to = packed;
     pack_table(s, weights, to);
-    to += table_bytes(s);
+    to += klaus_full_connect_table_bytes(s);
     for (int32_t first = 0, width; first < s->out_channels; first += width) {
         width = klaus_panel_width(s->out_channels, first, panel_width);
-        memset(to, 0, (size_t)panel_bytes(s, width));
+        memset(to, 0, (size_t)klaus_full_connect_panel_bytes(s, width));
         const int32_t outputs = s->out_channels - first < width ? s->out_channels - first : width;
         float *head = (float *)(void *)to;
         uint8_t *block = to + (size_t)(2 * width) * sizeof(float);
@@ -105,13 +117,13 @@ void klaus_full_connect_gemm_pack(const klaus_shape *s, const klaus_weights *wei
             head[width + c] = weights->bias[first + c];
         }
         for (int64_t begin = 0; begin < inputs; begin += KLAUS_FULL_CONNECT_BLOCK) {
-            const int64_t count = block_inputs(inputs, begin);
+            const int64_t count = klaus_full_connect_block_inputs(inputs, begin);
             for (int32_t c = 0; c < outputs; c++)
                 for (int64_t i = 0; i < count; i++)
                     pack_weight(s, weights, first + c, begin + i, (size_t)(i * width + c), block);
-            block += (size_t)block_bytes(s, count, width);
+            block += (size_t)klaus_full_connect_block_bytes(s, count, width);
         }
-        to += (size_t)panel_bytes(s, width);
+        to += (size_t)klaus_full_connect_panel_bytes(s, width);
     }
 }
 
@@ -146,9 +158,9 @@ uint64_t klaus_full_connect_gemm_scratch_bytes(const klaus_shape *shape, int32_t
     return scratch_of(shape, panel_width).bytes * (uint64_t)parts;
 }
 
-static decoder decoder_of(const klaus_shape *s) {
+klaus_decoder klaus_full_connect_decoder(const klaus_shape *s) {
     const bool half = s->codebook_dtype == KLAUS_F16;
-    switch (s->weight_dtype) {
+    switch (klaus_full_connect_stored(s)) {
     case KLAUS_F16:
         return klaus_decode_f16;
     case KLAUS_Q8:
@@ -171,7 +183,7 @@ void klaus_full_connect_gemm_run(const klaus_call *call, int32_t part, int32_t p
     const float **rows_of_input = (const float **)(void *)(scratch + (size_t)at.inputs);
     float *all_sums = (float *)(void *)(scratch + (size_t)at.sums),
           *decoded = (float *)(void *)(scratch + (size_t)at.weights);
-    const decoder decode = decoder_of(s);
+    const klaus_decoder decode = klaus_full_connect_decoder(s);
     /* floats need no decoding and no blocks */
     const int64_t block = decode != NULL ? KLAUS_FULL_CONNECT_BLOCK : inputs;
     for (int32_t b = 0; b < batch; b++)
@@ -181,7 +193,8 @@ void klaus_full_connect_gemm_run(const klaus_call *call, int32_t part, int32_t p
     klaus_share(s->out_channels, kernel->width, part, parts, &begin, &end);
     const uint8_t *table = call->packed;
     const uint8_t *panel =
-        table + table_bytes(s) + (size_t)((uint64_t)(begin / kernel->width) * panel_bytes(s, kernel->width));
+        table + klaus_full_connect_table_bytes(s) +
+        (size_t)((uint64_t)(begin / kernel->width) * klaus_full_connect_panel_bytes(s, kernel->width));
     for (int64_t first = begin; first < end; first += tile.width) {
         tile.width = klaus_panel_width(s->out_channels, (int32_t)first, kernel->width);
         tile.outputs = s->out_channels - (int32_t)first;
@@ -206,8 +219,8 @@ void klaus_full_connect_gemm_run(const klaus_call *call, int32_t part, int32_t p
                 tile.stride = tile.finished ? (size_t)s->out_channels : (size_t)tile.width;
                 kernel->run(&tile);
             }
-            encoded += (size_t)block_bytes(s, count, tile.width);
+            encoded += (size_t)klaus_full_connect_block_bytes(s, count, tile.width);
         }
-        panel += (size_t)panel_bytes(s, tile.width);
+        panel += (size_t)klaus_full_connect_panel_bytes(s, tile.width);
     }
 }

@@ -33,3 +33,23 @@ const klaus_variant klaus_full_connect_f32_neon_4x8 = {
     .scratch_bytes = scratch_bytes,
     .run = run,
 };
+
+static void run_one(const klaus_call *call, int32_t phase, int32_t part, int32_t parts) {
+    (void)phase;
+    klaus_full_connect_gemv_run(call, part, parts, klaus_gemm_f32_neon_4x8.width);
+}
+
+/* For one row of input. */
+const klaus_variant klaus_full_connect_f32_neon_1x8 = {
+    .name = "klaus_full_connect_f32_neon_1x8",
+    .op = KLAUS_OP_FULL_CONNECT,
+    .isa = KLAUS_ISA_NEON,
+    .core = KLAUS_CORE_ANY,
+    .layout = KLAUS_LAYOUT_FULL_CONNECT_PANELS_8,
+    .phases = 1,
+    .can = klaus_full_connect_gemv_can,
+    .packed_bytes = packed_bytes,
+    .pack = pack,
+    .scratch_bytes = scratch_bytes,
+    .run = run_one,
+};
