@@ -21,6 +21,7 @@ from device_tests.program import Program
 from device_tests.program_records import HashRecord
 
 PROGRAM = "klaus-run"
+_UNKNOWN = "SHA256"  # stands for a digest in plans
 HASH_TIMEOUT_S = 600.0
 # A slow phone takes about 1 MB/s, an emulated board 2-5 (facts of the transport), so this never ends a healthy copy.
 _SLOWEST_BYTES_PER_S = 200_000
@@ -56,6 +57,8 @@ def deploy(device: Device, files: Mapping[str, Path]) -> Deployed:
     files: name on the device -> local file; "klaus-run" must be among them. Raises DeviceError kinds where the device
     fails or a file arrives damaged, InventoryError for a bad name or an unreadable file.
     """
+    if PROGRAM not in files:
+        raise InventoryError(f"deploy: {PROGRAM} is not among the files ({', '.join(map(printable, files))})")
     items = _items(device, files)
     sent = 0
     program_item = next(item for item in items if item.name == PROGRAM)
@@ -83,17 +86,32 @@ def deploy(device: Device, files: Mapping[str, Path]) -> Deployed:
     return Deployed({item.name: item.remote for item in items}, sent, total - sent)
 
 
-def planned(device: Device, files: Mapping[str, Path]) -> list[str]:
-    """What deploy() would do, a line each, for --dry-run; the device is not touched."""
-    items = _items(device, files)
-    program = str(next(item for item in items if item.name == PROGRAM).remote)
-    copies = [f"copy {item.local} to {device.name}:{item.remote} ({item.size} bytes, unless there)" for item in items]
-    return [*copies, device.describe([program, "hash", *(str(item.remote) for item in items)])]
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """What deploy() would do: command lines, and where the files would be."""
+
+    lines: tuple[str, ...]
+    paths: Mapping[str, PurePosixPath]
+
+
+def planned(device: Device, files: Mapping[str, Path]) -> Planned:
+    """For --dry-run: neither device nor files are touched. The folder of a file that is not made yet is SHA256."""
+    made = {item.name: item for item in _items(device, {name: at for name, at in files.items() if at.is_file()})}
+    paths = {name: made[name].remote if name in made else _stored(device, _UNKNOWN, name) for name in files}
+    copies = [
+        f"{device.describe_put(local, paths[name])}  # "
+        + (f"{made[name].size} bytes, unless they are there" if name in made else "once it is made, unless it is there")
+        for name, local in files.items()
+    ]
+    check = device.describe([str(paths[PROGRAM]), "hash", *map(str, paths.values())])
+    return Planned((*copies, check), paths)
+
+
+def _stored(device: Device, sha256: str, name: str) -> PurePosixPath:
+    return device.root / "store" / sha256[:32] / name
 
 
 def _items(device: Device, files: Mapping[str, Path]) -> list[_Item]:
-    if PROGRAM not in files:
-        raise InventoryError(f"deploy: {PROGRAM} is not among the files ({', '.join(map(printable, files))})")
     items = []
     for name, local in files.items():
         if _NAME.fullmatch(name) is None:
@@ -106,7 +124,7 @@ def _items(device: Device, files: Mapping[str, Path]) -> list[_Item]:
                 sha256 = hashlib.file_digest(stream, "sha256").hexdigest()
         except OSError as error:
             raise InventoryError(f"deploy: cannot read {local}: {error.strerror}; was it built?") from error
-        items.append(_Item(name, local, device.root / "store" / sha256[:32] / name, sha256, size))
+        items.append(_Item(name, local, _stored(device, sha256, name), sha256, size))
     return items
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import cast, get_args
 
 from device_tests import inventory, prepare, run
-from device_tests.deploy import PROGRAM
+from device_tests.deploy import PROGRAM, planned
 from device_tests.deploy import deploy as send
 from device_tests.devices import make_device, open_device
 from device_tests.devices.spec import DeviceSpec, OfferedKey
@@ -135,7 +135,7 @@ def build(targets: Sequence[str], *, jobs: int | None, dry_run: bool) -> int:
 def deploy(order: Order) -> int:
     """Builds and prepares what the devices need and sends it; a device that fails does not stop the others."""
     if order.dry_run:
-        return _show(order)
+        return _show(order, suites=())
     setup.require_system(ask=not order.yes)
     builds, models = _builds(order), _models(order)
     worst = 0
@@ -155,7 +155,7 @@ def deploy(order: Order) -> int:
 def deploy_and_bench(order: Order) -> int:
     """The main job; the report goes to stdout and results/RUN."""
     if order.dry_run:
-        return _show(order)
+        return _show(order, order.suites)
     setup.require_system(ask=not order.yes)
     builds = {target: _build_plan(made) for target, made in _builds(order).items()}
     plan = RunPlan(
@@ -217,24 +217,20 @@ def _models(order: Order) -> list[ModelPlan]:
     return [prepare.prepare(source, order.scheme, CACHE, _say) for source in order.models]
 
 
-def _show(order: Order) -> int:
-    """--dry-run: the compiler's command lines, then those that would reach each device."""
+def _show(order: Order, suites: Sequence[str]) -> int:
+    """--dry-run: the compiler's command lines, then those that would copy to each device and run there."""
     names = tuple(dict.fromkeys([*order.targets, *(spec.target for spec in order.devices)]))
     compile_targets(names, root=ROOT, out=BUILD, dry_run=True)
+    packed = [prepare.planned(source, order.scheme, CACHE) for source in order.models]
     for spec in order.devices:
         device = make_device(spec)
-        store = device.root / "store" / "SHA256"
-        program = str(store / PROGRAM)
-        models = [
-            str(store / f"{Path(source).stem}-{prepare.scheme_for(source, order.scheme)}.klaus")
-            for source in order.models
-        ]
-        argvs = [[program, "hash", program, *models]]
-        for name, words in _COMMANDS.items():
-            if name in order.suites:
-                argvs += [[program, *(model if word == "MODEL" else word for word in words)] for model in models]
-        for argv in argvs:
-            _print(device.describe(argv))
+        plan = planned(device, {PROGRAM: BUILD / spec.target / PROGRAM, **{path.name: path for path in packed}})
+        for line in plan.lines:
+            _print(line)
+        program = str(plan.paths[PROGRAM])
+        for name in suites:
+            for model in (str(plan.paths[path.name]) for path in packed):
+                _print(device.describe([program, *(model if word == "MODEL" else word for word in _COMMANDS[name])]))
     return 0
 
 

@@ -68,6 +68,14 @@ def prepare(source: str, scheme: str, cache: Path, say: Say) -> ModelPlan:
     return _prepared(folder)
 
 
+def planned(source: str, scheme: str, cache: Path) -> Path:
+    """Where the packed model is or will be, for --dry-run: nothing is made, and no content is checked."""
+    chosen = scheme_for(source, scheme)
+    folder = cache / "prepared" / _key(source, chosen)
+    found = next(folder.glob("*.klaus"), None)
+    return found or folder / f"{Path(source).stem}-{chosen}.klaus"
+
+
 def _prepared(folder: Path) -> ModelPlan:
     """What _make left in a folder; raises InputError and others where that is not whole."""
     told = json.loads((folder / "prepared.json").read_text("utf-8"))

@@ -45,6 +45,9 @@ class Device(Protocol):
     def describe(self, argv: Sequence[str]) -> str:
         """The command line with which a person would run argv there, for --dry-run; touches nothing."""
 
+    def describe_put(self, local: Path, remote: PurePosixPath) -> str:
+        """The command line with which a person would copy a file there, for --dry-run; touches nothing."""
+
     def open(self) -> None:
         """Connects (boots, where the kind boots); no-op when open."""
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shlex
 import shutil
 import signal
 import socket
@@ -20,7 +19,7 @@ from pathlib import Path, PurePosixPath
 from device_tests.devices import board_image
 from device_tests.devices.base import Completed
 from device_tests.devices.spec import DeviceSpec, Key, check_word
-from device_tests.devices.ssh import SshDevice
+from device_tests.devices.ssh import SshDevice, Typed
 from device_tests.devices.ssh_login import Endpoint
 from device_tests.devices.text import tail
 from device_tests.errors import DeviceError, SetupError
@@ -95,10 +94,14 @@ class BoardDevice:
 
     def describe(self, argv: Sequence[str]) -> str:
         """The ssh command that does the same; the port is chosen at boot."""
-        if self._ssh is not None:
-            return self._ssh.describe(argv)
-        key = str(self._cache / "id_ed25519")
-        return shlex.join(["ssh", "-p", "PORT", "-i", key, "root@127.0.0.1", shlex.join(argv)])
+        return self._ssh.describe(argv) if self._ssh is not None else self._as_typed().run(argv)
+
+    def describe_put(self, local: Path, remote: PurePosixPath) -> str:
+        """The ssh and scp commands that do the same."""
+        return self._ssh.describe_put(local, remote) if self._ssh is not None else self._as_typed().copy(local, remote)
+
+    def _as_typed(self) -> Typed:
+        return Typed("root", "127.0.0.1", "PORT", self._cache / "id_ed25519")
 
     def boot_command(self, image: board_image.BoardImage, port: int, console: Path) -> list[str]:
         """qemu's command line. Only the forwarded port leads in, and nothing leads out."""

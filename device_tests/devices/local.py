@@ -64,6 +64,10 @@ class LocalDevice:
         """The command line of this computer that runs argv."""
         return shlex.join(self._command(argv))
 
+    def describe_put(self, local: Path, remote: PurePosixPath) -> str:
+        """The mkdir and cp commands of this computer that do the same."""
+        return f"{shlex.join(['mkdir', '-p', str(remote.parent)])} && {shlex.join(['cp', str(local), str(remote)])}"
+
     def open(self) -> None:
         """Makes the folder."""
         Path(self._root).mkdir(parents=True, exist_ok=True)

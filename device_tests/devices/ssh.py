@@ -14,6 +14,7 @@ import shlex
 import stat
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from device_tests.devices.base import Completed
@@ -95,6 +96,30 @@ def fetch_host_key(spec: DeviceSpec) -> OfferedKey:
     return OfferedKey(f"{key.get_name()} {key.get_base64()}", fingerprint(key.asbytes()))
 
 
+@dataclass(frozen=True, slots=True)
+class Typed:
+    """What a person would type to do the same by OpenSSH. `port` may be a word, where it is not known yet."""
+
+    user: str
+    host: str
+    port: str
+    key: Path | None
+
+    def run(self, argv: Sequence[str]) -> str:
+        """The ssh command."""
+        return shlex.join(["ssh", "-p", self.port, *self._key(), f"{self.user}@{self.host}", shlex.join(argv)])
+
+    def copy(self, local: Path, remote: PurePosixPath) -> str:
+        """The folder, then the file."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        to = f"{self.user}@{host}:{remote}"
+        made = self.run(["mkdir", "-p", str(remote.parent)])
+        return f"{made} && {shlex.join(['scp', '-P', self.port, *self._key(), str(local), to])}"
+
+    def _key(self) -> list[str]:
+        return ["-i", str(self.key)] if self.key else []
+
+
 class SshDevice:
     """A device behind an SSH server."""
 
@@ -141,9 +166,15 @@ class SshDevice:
 
     def describe(self, argv: Sequence[str]) -> str:
         """The ssh command that does the same."""
+        return self._as_typed().run(argv)
+
+    def describe_put(self, local: Path, remote: PurePosixPath) -> str:
+        """The ssh and scp commands that do the same."""
+        return self._as_typed().copy(local, remote)
+
+    def _as_typed(self) -> Typed:
         at = self.endpoint
-        key = ["-i", str(at.key_file)] if at.key_file else []
-        return shlex.join(["ssh", "-p", str(at.port), *key, f"{at.user}@{at.host}", shlex.join(argv)])
+        return Typed(at.user, at.host, str(at.port), at.key_file)
 
     def open(self) -> None:
         """Connects, checks the host key, logs in and makes the root folder."""

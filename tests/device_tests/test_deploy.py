@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 
@@ -120,10 +121,19 @@ def test_what_is_missing_here(make: Callable[..., Device], files: dict[str, Path
         deploy(device, {**files, "x": tmp_path / "none"})
 
 
-def test_the_plan_touches_nothing(make: Callable[..., Device], files: dict[str, Path]) -> None:
+def test_the_plan_touches_nothing_and_is_what_deploy_does(
+    make: Callable[..., Device], files: dict[str, Path], tmp_path: Path
+) -> None:
     device = make("qemu-user")
-    lines = planned(device, files)
-    assert len(lines) == 4
-    assert "copy" in lines[0]
-    assert " hash " in lines[3]
+    plan = planned(device, {**files, "absent": tmp_path / "absent"})
     assert list(Path(device.root).iterdir()) == []
+    assert len(plan.lines) == 5
+    assert plan.lines[0].endswith(f"# {files[PROGRAM].stat().st_size} bytes, unless they are there")
+    assert plan.paths["absent"] == device.root / "store" / "SHA256" / "absent"
+    assert f"{plan.paths['absent']}  # once it is made" in plan.lines[3]
+    assert plan.lines[4].endswith(f"klaus-run hash {' '.join(map(str, plan.paths.values()))}")
+    for line in plan.lines[:3]:  # what it says is what a shell does, and deploy() finds nothing left to send
+        subprocess.run(["sh", "-euc", line], check=True)
+    done = deploy(device, files)
+    assert done.sent_bytes == 0
+    assert dict(plan.paths) == {**done.paths, "absent": plan.paths["absent"]}

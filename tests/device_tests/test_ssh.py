@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import paramiko
 import pytest
@@ -451,3 +451,7 @@ def test_describe_is_a_command_a_person_could_type(serve: Callable[..., Server],
     assert (
         phone.describe(["klaus-run", "hash", "a b"]) == "ssh -p 2200 -i /k tester@h 'klaus-run hash '\"'\"'a b'\"'\"''"
     )
+    copy = phone.describe_put(Path("/a b"), PurePosixPath("/r/x/y"))
+    assert copy == "ssh -p 2200 -i /k tester@h 'mkdir -p /r/x' && scp -P 2200 -i /k '/a b' tester@h:/r/x/y"
+    six = device(serve(), key_file="", host="::1", port=22)
+    assert six.describe_put(Path("/a"), PurePosixPath("/r/y")).endswith("scp -P 22 /a 'tester@[::1]:/r/y'")

@@ -142,10 +142,27 @@ def test_dry_run_runs_nothing(
 ) -> None:
     monkeypatch.setattr(pipeline, "BUILD", tmp_path / "build")
     monkeypatch.setattr(pipeline, "CACHE", tmp_path / "cache")
-    order = pipeline.Order.asked(inventory=str(farm(tmp_path, USER)), dry_run=True)
+    board = '[devices.board]\nkind = "board"\n'
+    order = pipeline.Order.asked(inventory=str(farm(tmp_path, USER, board)), dry_run=True)
     assert pipeline.deploy_and_bench(order) == 0
     said = capsys.readouterr().out
     assert " cc -target aarch64-linux-musl " in said
     assert "klaus-run bench --model" in said
+    program = tmp_path / "build" / "linux-aarch64" / "klaus-run"
+    assert f"&& cp {program} {tmp_path}/cache/devices/user/store/SHA256/klaus-run  # once it is made" in said
+    assert f" {program} root@127.0.0.1:/data/klaus/store/SHA256/klaus-run  # once it is made" in said
     assert not (tmp_path / "build").exists()
     assert not (tmp_path / "cache").exists()
+
+
+def test_dry_run_names_what_is_there_by_its_digest(
+    tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pipeline, "CACHE", tmp_path / "cache")
+    plan = prepare.prepare(str(tiny), "q8", tmp_path / "cache", lambda _: None)
+    order = pipeline.Order.asked(models=[str(tiny)], scheme="q8", inventory=str(farm(tmp_path, USER)), dry_run=True)
+    assert pipeline.deploy(order) == 0
+    said = capsys.readouterr().out
+    remote = f"{tmp_path}/cache/devices/user/store/{plan.sha256[:32]}/{plan.packed.name}"
+    assert f"cp {plan.packed} {remote}  # {plan.packed_bytes} bytes, unless they are there" in said
+    assert "klaus-run bench" not in said  # deploy runs no suite
