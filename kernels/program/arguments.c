@@ -68,7 +68,11 @@ static const argument *find(const argument *table, int32_t count, const char *te
 klaus_status arguments_read(const argument *table, int32_t count, int argc, char **argv, operands *rest,
                             klaus_error *error) {
     bool options = true;
+    bool seen[ARGUMENTS_MOST] = {false};
     int32_t kept = 0;
+    if (count > ARGUMENTS_MOST) {
+        return klaus_fail(error, KLAUS_E_INTERNAL, "a command has more than %d options", ARGUMENTS_MOST);
+    }
     rest->texts = (const char *const *)(argv + 2);
     for (int at = 2; at < argc; at++) {
         char *text = argv[at];
@@ -97,6 +101,10 @@ klaus_status arguments_read(const argument *table, int32_t count, int argc, char
         } else if (value == NULL) {
             return klaus_fail(error, KLAUS_E_INPUT, "%s: its value is missing", option->name);
         }
+        if (seen[option - table]) {
+            return klaus_fail(error, KLAUS_E_INPUT, "%s is given twice; it has one value", option->name);
+        }
+        seen[option - table] = true;
         const klaus_status status = set_value(option, value, error);
         if (status != KLAUS_OK) {
             return status;

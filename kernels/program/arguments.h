@@ -27,8 +27,10 @@ typedef struct operands {
     int32_t count;
 } operands;
 
-/* Fills the values of `table` from argv[2..]; `rest` gets what is no option (everything behind "--" too) in argv's own
- * places. On failure `error` says what was wrong. */
+#define ARGUMENTS_MOST 32 /* options of one command */
+
+/* Fills the values of `table` from argv[2..]; an option with a value may stand there once. `rest` gets what is no
+ * option (everything behind "--" too) in argv's own places. On failure `error` says what was wrong. */
 klaus_status arguments_read(const argument *table, int32_t count, int argc, char **argv, operands *rest,
                             klaus_error *error);
 

@@ -92,7 +92,7 @@ def test_every_operation_against_the_oracle(anywhere: Klaus, tmp_path: Path, mak
         assert worst_difference(dumped(anywhere, path, given, tmp_path, "--threads", threads), iter(wanted)) <= 2e-6
 
 
-def last_outputs(klaus: Klaus, model: Path, folder: Path, *options: str) -> F32:
+def last_outputs(klaus: Klaus, model: Path, folder: Path, *options: object) -> F32:
     said = klaus("bench", "--model", model, "--runs", 2, "--warmup", 0, "--logits", folder / "logits.f32", *options)
     assert said.one("bench")["fused"] == ("--unfused" not in options)
     return np.fromfile(folder / "logits.f32", "<f4")
