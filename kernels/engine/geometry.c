@@ -118,6 +118,17 @@ klaus_status klaus_layer_extent(const klaus_model *model, int32_t layer, const k
     return KLAUS_OK;
 }
 
+void klaus_nominal_inputs(const klaus_model *model, int32_t layer, klaus_extent inputs[KLAUS_MAX_INPUTS]) {
+    const struct klaus_layer *facts = &model->layers[layer];
+    const struct klaus_network *network = &model->network;
+    memset(inputs, 0, KLAUS_MAX_INPUTS * sizeof(*inputs));
+    for (int32_t i = 0; i < facts->input_count; i++) {
+        inputs[i] = facts->inputs[i] == KLAUS_NETWORK_INPUT
+                        ? (klaus_extent){network->rows, network->cols, network->channels}
+                        : model->data[facts->inputs[i]].nominal;
+    }
+}
+
 void klaus_layer_shape(const klaus_model *model, int32_t layer, const klaus_extent *inputs, const klaus_extent *output,
                        int32_t batch, klaus_shape *shape) {
     const struct klaus_layer *facts = &model->layers[layer];

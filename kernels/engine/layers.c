@@ -238,13 +238,8 @@ static klaus_status check_layer(klaus_model *model, const klaus_section_index *i
     if (status != KLAUS_OK) {
         return status;
     }
-    klaus_extent inputs[KLAUS_MAX_INPUTS] = {{0, 0, 0}};
-    for (int32_t i = 0; i < facts->input_count; i++) {
-        const struct klaus_network *network = &model->network;
-        inputs[i] = facts->inputs[i] == KLAUS_NETWORK_INPUT
-                        ? (klaus_extent){network->rows, network->cols, network->channels}
-                        : model->data[facts->inputs[i]].nominal;
-    }
+    klaus_extent inputs[KLAUS_MAX_INPUTS];
+    klaus_nominal_inputs(model, layer, inputs);
     status = klaus_layer_extent(model, layer, inputs, &data->nominal, error);
     if (status != KLAUS_OK) {
         return status;

@@ -67,6 +67,8 @@ void klaus_layer_shape(const klaus_model *model, int32_t layer, const klaus_exte
                        int32_t batch, klaus_shape *shape);
 int64_t klaus_extent_elements(const klaus_extent *extent);
 bool klaus_op_has_weights(uint32_t op);
+/* What the layers that feed a layer, or the network's input, give it at the nominal size. */
+void klaus_nominal_inputs(const klaus_model *model, int32_t layer, klaus_extent inputs[KLAUS_MAX_INPUTS]);
 /* Weights behind one output channel of a layer that has weights, and the bytes of that row in the file. */
 int64_t klaus_weight_row(const klaus_model *model, int32_t layer, const klaus_extent *input);
 size_t klaus_weight_row_bytes(uint32_t dtype, int64_t count);

@@ -3,7 +3,9 @@
 #include <math.h>
 #include <string.h>
 
+#include "dispatch.h"
 #include "engine/fail.h"
+#include "engine/memory.h"
 #include "engine/model.h"
 #include "engine/sha256.h"
 
@@ -131,6 +133,61 @@ static klaus_status check_ranges(const klaus_model *model, klaus_error *error) {
     return KLAUS_OK;
 }
 
+/* Whether some kernel that this CPU can run makes `packed->layout` of a layer; `maker`: the one that makes it of this
+ * layer and in this size, or NULL. */
+static bool layout_is_known(const klaus_packed_data *packed, const klaus_shape *shape, const klaus_variant **maker) {
+    bool known = false;
+    *maker = NULL;
+    for (int32_t i = 0; i < klaus_dispatch_count(); i++) {
+        const klaus_variant *variant = klaus_dispatch_variant(i);
+        if (variant->layout != packed->layout || !klaus_dispatch_available(variant, klaus_cpu_here())) {
+            continue;
+        }
+        known = true;
+        if (variant->op == shape->op && variant->can(shape) && variant->packed_bytes(shape) == packed->size) {
+            *maker = variant;
+        }
+    }
+    return known;
+}
+
+/* A session takes packed sections as they are, so they must be what packing the canonical weights gives. Layouts that
+ * no kernel here makes are left alone, as sessions leave them. */
+static klaus_status check_packed(const klaus_model *model, klaus_error *error) {
+    klaus_buffer again = {NULL, NULL, 0};
+    klaus_status status = KLAUS_OK;
+    for (int32_t i = 0; i < model->packed_count && status == KLAUS_OK; i++) {
+        const klaus_packed_data *packed = &model->packed[i];
+        klaus_extent inputs[KLAUS_MAX_INPUTS];
+        klaus_shape shape;
+        const klaus_variant *maker = NULL;
+        klaus_nominal_inputs(model, packed->layer, inputs);
+        klaus_layer_shape(model, packed->layer, inputs, &model->data[packed->layer].nominal, 1, &shape);
+        if (!layout_is_known(packed, &shape, &maker)) {
+            continue;
+        }
+        if (maker == NULL) {
+            status = klaus_fail(error, KLAUS_E_CHECK,
+                                "layer %d: its packed weights, %" PRIu64 " bytes in layout %" PRIu32
+                                ", are none that a kernel makes of it; pack the model again",
+                                packed->layer, packed->size, packed->layout);
+            break;
+        }
+        status = klaus_buffer_need(&again, packed->size, error);
+        if (status == KLAUS_OK) {
+            maker->pack(&shape, &model->data[packed->layer].weights, again.bytes);
+            if (memcmp(again.bytes, packed->bytes, (size_t)packed->size) != 0) {
+                status = klaus_fail(error, KLAUS_E_CHECK,
+                                    "layer %d: its packed weights in layout %" PRIu32
+                                    " are not those of its canonical weights; pack the model again",
+                                    packed->layer, packed->layout);
+            }
+        }
+    }
+    klaus_buffer_free(&again);
+    return status;
+}
+
 klaus_status klaus_verify(const klaus_model *model, klaus_error *error) {
     klaus_status status = check_digest(model, error);
     if (status == KLAUS_OK) {
@@ -145,6 +202,9 @@ klaus_status klaus_verify(const klaus_model *model, klaus_error *error) {
         if (klaus_op_has_weights(model->layers[i].op)) {
             status = check_layer_numbers(model, i, error);
         }
+    }
+    if (status == KLAUS_OK) {
+        status = check_packed(model, error);
     }
     return status == KLAUS_OK ? check_ranges(model, error) : status;
 }

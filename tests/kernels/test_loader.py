@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from klaus_runtime import pack
-from klaus_runtime.model import Add, GlobalPool, Layer, Model, Provenance, Softmax
+from klaus_runtime.model import Add, Convolution, GlobalPool, Layer, Model, Provenance, Softmax
 from tests.kernels import nets
 from tests.kernels.conftest import Klaus, Said, emulated, runner
 from tests.kernels.packed_image import PackedImage
@@ -244,20 +244,63 @@ def test_packed_sections_of_another_layout_are_left_alone(
 ) -> None:
     """A layout that no kernel knows, and known ones of a size that cannot be: weights are packed as without them."""
     path = tmp_path / "packed.klaus"
-    for layout in (1, 2, 3, 4, 5, 77, 0xFFFFFFFF):
+    arm = runner(emulated(arm_build.program, "linux-aarch64"))
+    for layout in (1, 2, 3, 77, 0xFFFFFFFF):
         image = PackedImage(models["scanned"].read_bytes())
         image.add("PACKED", b"\xff" * 100, layer=0, layout=layout, dtype=1)
         path.write_bytes(image.sign().data)
-        for run in (klaus, runner(emulated(arm_build.program, "linux-aarch64"))):
-            run("verify", path)
+        for run in (klaus, arm):
             answers = [
                 run("bench", "--model", model, "--runs", 1, "--warmup", 0).one("bench")["top"]
                 for model in (path, models["scanned"])
             ]
             assert answers[0] == answers[1]
+        klaus("verify", path)  # this computer knows none of them
+        said = arm("verify", path, code=1 if layout < 10 else 0)
+        assert layout > 10 or f"100 bytes in layout {layout}, are none that a kernel makes of it" in said.stderr
     image.add("PACKED", b"\xff" * 100, layer=0, layout=0xFFFFFFFF, dtype=1)
     path.write_bytes(image.sign().data)
     assert "two packed sections of layer 0" in klaus("verify", path, code=2).stderr
+
+
+def _panels(convolution: Convolution, width: int) -> bytes:
+    """kernels/ops/conv/conv_gemm.h: per panel the scales, the biases, the weights by input, then by output."""
+    filters = convolution.weights.values
+    panels = b""
+    for first in range(0, len(filters), width):
+        some = filters[first : first + width]
+        panel = np.zeros((2 + some[0].size, min(width, -(-len(some) // 4) * 4)), "<f4")
+        panel[0, : len(some)] = 1
+        panel[1, : len(some)] = convolution.weights.bias[first : first + width]
+        panel[2:, : len(some)] = some.reshape(len(some), -1).T
+        panels += panel.tobytes()
+    return panels
+
+
+def test_packed_sections_are_used_and_verified(arm_build: Build, models: Models, tmp_path: Path) -> None:
+    run = runner(emulated(arm_build.program, "linux-aarch64"))
+    forced = ("--variant", "klaus_conv_f32_neon_4x8")
+    (layout,) = {
+        step["layout"]
+        for step in run("info", "--plan", "--model", models["scanned"], *forced).of("step")
+        if step["variant"] == forced[1]
+    }
+    convolution = nets.scanned().layers[1]
+    assert isinstance(convolution, Convolution)
+    right = _panels(convolution, 8)
+    path = tmp_path / "packed.klaus"
+    answers = []
+    for content in (right, right[:-4] + np.float32(7).tobytes()):
+        image = PackedImage(models["scanned"].read_bytes())
+        image.add("PACKED", content, layer=1, layout=layout, dtype=1)
+        path.write_bytes(image.sign().data)
+        steps = run("info", "--plan", "--model", path, *forced).of("step")
+        assert [step["packed_in_file"] for step in steps][:2] == [False, True]
+        answers.append(run("bench", "--model", path, "--runs", 1, *forced).one("bench")["top"])
+        said = run("verify", path, code=0 if content is right else 1)
+    assert f"layer 1: its packed weights in layout {layout} are not those of its canonical weights" in said.stderr
+    plain = run("bench", "--model", models["scanned"], "--runs", 1, *forced).one("bench")["top"]
+    assert answers[0] == plain
 
 
 def test_cut_files(klaus: Klaus, models: Models, tmp_path: Path) -> None:

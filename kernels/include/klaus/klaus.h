@@ -94,7 +94,8 @@ klaus_status klaus_open(const char *path, klaus_model **model, klaus_error *erro
 /* The same from memory (64-byte aligned), which must outlive the model. */
 klaus_status klaus_open_memory(const void *bytes, size_t size, klaus_model **model, klaus_error *error);
 void klaus_close(klaus_model *model);
-/* Reads every byte: SHA-256 and the finiteness of all numbers. Slow; opening does not do it. */
+/* Reads every byte: SHA-256, the finiteness of all numbers, and packed weights against the canonical ones. Slow;
+ * opening does not do it. */
 klaus_status klaus_verify(const klaus_model *model, klaus_error *error);
 
 klaus_status klaus_describe(const klaus_model *model, klaus_description *description);
