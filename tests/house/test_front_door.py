@@ -20,7 +20,7 @@ from device_tests.errors import InventoryError
 
 NAMES = [
     *("bench", "build", "check", "clean", "deploy", "deploy-and-bench", "devices.enrol", "devices", "doctor"),
-    *("fetch-model", "models", "nightly", "quantize", "report", "test"),
+    *("fetch-model", "models", "nightly", "quant-table", "quantize", "report", "test"),
 ]
 
 

@@ -133,15 +133,16 @@ def test_eval_counts_and_claims_nothing_from_a_few(labelled: Path, tmp_path: Pat
     for wnid, name in ((first[0]["wnid"], "a.PNG"), (first[4]["wnid"], "b.png"), (first[5]["wnid"], "c.png")):
         (tmp_path / wnid).mkdir(exist_ok=True)
         Image.open(PICTURE).save(tmp_path / wnid / name, "PNG")
-    answer = _json("eval", labelled, "--images", tmp_path, "--engine", "fast")
+    kept = ("--journal", tmp_path / "journal")
+    answer = _json("eval", labelled, "--images", tmp_path, "--engine", "fast", *kept)
     assert answer["counts"] == {"photos": 3, "top1": 1, "top5": 2}
     assert answer["accuracy"] is None
-    done = _klaus("eval", labelled, "--images", tmp_path, "--engine", "fast")
+    done = _klaus("eval", labelled, "--images", tmp_path, "--engine", "fast", *kept)
     assert "top-1: 1 of 3 photos\n" in done.stdout
     assert "no accuracy: that takes 100 photos" in done.stdout
     (tmp_path / "n12345678").mkdir()
     Image.open(PICTURE).save(tmp_path / "n12345678" / "d.png")
-    done = _klaus("eval", labelled, "--images", tmp_path, "--engine", "fast")
+    done = _klaus("eval", labelled, "--images", tmp_path, "--engine", "fast", *kept)
     assert done.returncode == 2
     assert "class n12345678 is none of the network's 10" in done.stderr
 
