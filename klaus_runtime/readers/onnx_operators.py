@@ -151,16 +151,49 @@ def _batch_norm(graph: Graph, node: Node) -> Sequence[Value]:
 
 
 def _add(graph: Graph, node: Node) -> Sequence[Value]:
-    if len(node.inputs) != 2:
-        raise InputError(f"has {len(node.inputs)} inputs; 2 are supported")
-    constants = [index for index in (0, 1) if isinstance(node.inputs[index], np.ndarray)]
+    """Add, and Sum, which takes any number."""
+    if not node.inputs or len(node.inputs) > shapes.MAX_LAYERS:
+        raise InputError(f"has {len(node.inputs)} inputs")
+    constants = [found for found in node.inputs if isinstance(found, np.ndarray)]
+    values = [node.value(index) for index, found in enumerate(node.inputs) if not isinstance(found, np.ndarray)]
+    if not values or (constants and len(node.inputs) != 2):
+        raise InputError("adds constants alone, or more than two inputs of which some are constants: not supported")
     if constants:
-        value = node.value(1 - constants[0])
-        return [graph.scaled(node, value, None, _channels(node.floats(constants[0]), value))]
-    one, other = node.value(0), node.value(1)
-    if one.sizes != other.sizes or (one.rows, one.cols) != (other.rows, other.cols):
-        raise InputError(f"adds {one.sizes} and {other.sizes}: only equal shapes are supported")
-    return [graph.add(Add(node.name, (one.layer, other.layer)), flat=one.flat)]
+        constant = _per_channel(constants[0], values[0])
+        return [graph.scaled(node, values[0], None, constant)]
+    total = values[0]
+    for value in values[1:]:
+        if total.sizes != value.sizes or (total.rows, total.cols) != (value.rows, value.cols):
+            raise InputError(f"adds {total.sizes} and {value.sizes}: only equal shapes are supported")
+        total = graph.add(Add(node.name, (total.layer, value.layer)), flat=total.flat)
+    return [total]
+
+
+def _mul(graph: Graph, node: Node) -> Sequence[Value]:
+    """By a constant a channel, as a batch norm may be written."""
+    constants = [found for found in node.inputs if isinstance(found, np.ndarray)]
+    if len(node.inputs) != 2 or len(constants) != 1:
+        raise InputError("multiplies two inputs; only one number a channel is supported")
+    value = node.value(0 if constants[0] is node.inputs[1] else 1)
+    return [graph.scaled(node, value, _per_channel(constants[0], value), np.zeros(value.channels))]
+
+
+def _unsqueeze(graph: Graph, node: Node) -> Sequence[Array]:
+    """Of constants, as exporters write those that are broadcast."""
+    constant = node.constant(0)
+    axes = node.take("axes", []) if graph.opset < 13 else node.whole_numbers(1)
+    if not axes or len(axes) + constant.ndim > 8 or len(set(axes)) != len(axes):
+        raise InputError(f"adds axes {axes[:9]} to a constant {constant.shape}")
+    try:
+        return [np.expand_dims(constant, tuple(axes))]
+    except ValueError as error:
+        raise InputError(f"adds axes {axes} to a constant {constant.shape}") from error
+
+
+def _per_channel(constant: Array, value: Value) -> Array:
+    if constant.dtype not in (np.float32, np.float16):
+        raise InputError(f"takes a constant of {constant.dtype}; float32 and float16 are supported")
+    return _channels(constant, value)
 
 
 def _channels(constant: Array, value: Value) -> Array:
@@ -170,7 +203,7 @@ def _channels(constant: Array, value: Value) -> Array:
         return np.full(value.channels, float(constant.reshape(())))
     shape = (1,) * (len(sizes) + 1 - constant.ndim) + constant.shape
     if len(shape) != len(sizes) + 1 or shape[1] != value.channels or math.prod(shape) != value.channels:
-        raise InputError(f"adds a constant {constant.shape} to {sizes}: only one number a channel is supported")
+        raise InputError(f"takes a constant {constant.shape} for {sizes}: only one number a channel is supported")
     return constant.reshape(-1).astype(np.float64)
 
 
@@ -443,10 +476,13 @@ HANDLERS: Mapping[str, Handler] = {
     "LRN": _lrn,
     "MatMul": _matmul,
     "MaxPool": _max_pool,
+    "Mul": _mul,
     "Pad": _pad,
     "Relu": _relu,
     "Reshape": _reshape,
     "Slice": _slice,
     "Softmax": _softmax,
     "Split": _split,
+    "Sum": _add,
+    "Unsqueeze": _unsqueeze,
 }

@@ -11,9 +11,12 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
+from onnx.reference import ReferenceEvaluator
+from onnx.reference.op_run import OpRun
 
 from klaus_runtime import registry, shapes
 from klaus_runtime.errors import InputError
+from klaus_runtime.evaluate import FastEngine
 from klaus_runtime.model import (
     Activation,
     Add,
@@ -255,6 +258,97 @@ def test_residuals_and_added_constants() -> None:
     found = agrees([node("Add", ["x", "k"], ["y"])], {"k": f32(6, 1, 1)})
     assert kinds(found) == ["Convolution"]
     agrees([node("Add", ["x", "x"], ["y"])])
+
+
+def test_sums_and_products() -> None:
+    agrees([node("Relu", ["x"], ["r"]), node("Sum", ["x", "r", "x"], ["y"])])
+    conv = node("Conv", ["x", "w"], ["c"])
+    scale = [node("Unsqueeze", ["k", "axes"], ["u"]), node("Mul", ["u", "c"], ["y"])]
+    constants = {"w": f32(6, 6, 1, 1), "k": f32(6), "axes": np.array([1, 2], np.int64)}
+    found = agrees([conv, *scale], constants)
+    assert kinds(found) == ["Convolution"]
+    assert isinstance(found.layers[0], Convolution)
+    np.testing.assert_array_equal(found.layers[0].weights.scale, constants["k"])
+    agrees([conv, node("Unsqueeze", ["k"], ["u"], axes=[1, 2]), node("Mul", ["c", "u"], ["y"])],
+           {name: constants[name] for name in "wk"}, opset=9)  # fmt: skip
+    assert kinds(agrees([node("Mul", ["x", "k"], ["y"])], {"k": np.array(0.5, np.float32)})) == ["Convolution"]
+
+
+# Real networks of the ONNX model zoo, which the package onnx brings without their weights.
+REAL = Path(onnx.__file__).parent / "backend" / "test" / "data" / "light"
+
+
+def _with_weights(made: onnx.ModelProto) -> onnx.ModelProto:
+    """Random numbers where the file asks for constants of a shape, kept at a level that survives many layers."""
+    draw = np.random.default_rng(0)
+    shapes_of = {tensor.name: numpy_helper.to_array(tensor) for tensor in made.graph.initializer}
+    variances = {entry.input[4] for entry in made.graph.node if entry.op_type == "BatchNormalization"}
+    for entry in made.graph.node:
+        if entry.op_type == "ConstantOfShape":
+            shape = tuple(shapes_of[entry.input[0]])
+            spread = np.sqrt(2 / max(1, np.prod(shape[1:]))) if len(shape) > 1 else 0.1
+            array = (draw.standard_normal(shape) * spread).astype(np.float32)
+            if entry.output[0] in variances:
+                array = 1 + np.abs(array)
+            made.graph.initializer.append(numpy_helper.from_array(array, entry.output[0]))
+        elif entry.op_type == "Softmax" and not entry.attribute:  # the reference takes a later version's default
+            entry.attribute.append(helper.make_attribute("axis", 1))
+    kept = [entry for entry in made.graph.node if entry.op_type != "ConstantOfShape"]
+    del made.graph.node[:]
+    made.graph.node.extend(kept)
+    return made
+
+
+class _Norm(OpRun):
+    """LRN as its definition reads; onnx 1.23's own computes as many channels as the batch has pictures."""
+
+    op_domain = ""
+
+    def _run(self, x: Array, alpha: float = 1e-4, beta: float = 0.75, bias: float = 1.0, size: int = 1) -> Any:
+        reach = size // 2
+        padded = np.pad(x**2, ((0, 0), (reach, reach), (0, 0), (0, 0)))
+        sums = sum(padded[:, begin : begin + x.shape[1]] for begin in range(size))
+        return ((x / (bias + alpha / size * sums) ** beta).astype(x.dtype),)
+
+
+_Norm.__name__ = "LRN"
+
+
+class _BatchNorm(OpRun):
+    """BatchNormalization for inference; onnx 1.23's own for operator set 9 takes the picture's mean."""
+
+    op_domain = ""
+
+    def _run(self, x: Array, *constants: Array, epsilon: float = 1e-5, **_: Any) -> Any:
+        scale, bias, mean, variance = (array.reshape(1, -1, 1, 1) for array in constants)
+        return (((x - mean) / np.sqrt(variance + epsilon) * scale + bias).astype(x.dtype),)
+
+
+_BatchNorm.__name__ = "BatchNormalization"
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "squeezenet",
+        *(pytest.param(name, marks=pytest.mark.slow)
+          for name in ("bvlc_alexnet", "zfnet512", "inception_v1", "inception_v2", "resnet50", "densenet121")),
+    ],
+)  # fmt: skip
+def test_real_networks(name: str) -> None:
+    path = REAL / f"light_{name}.onnx"
+    if not path.is_file():
+        pytest.skip(f"needs {path.name}, which this version of the package onnx does not bring")
+    made = _with_weights(onnx.load(path))
+    given = {tensor.name for tensor in made.graph.initializer}
+    (source,) = (value for value in made.graph.input if value.name not in given)
+    sizes = [dim.dim_value for dim in source.type.tensor_type.shape.dim]
+    tensor = np.random.default_rng(1).uniform(-1, 1, sizes).astype(np.float32)
+    (wanted,) = ReferenceEvaluator(made, new_ops=[_Norm, _BatchNorm]).run(None, {source.name: tensor})
+    found = read(made)
+    got = FastEngine(found).logits(np.ascontiguousarray(tensor.transpose(0, 2, 3, 1)))
+    wanted = np.asarray(wanted).reshape(got.shape)
+    np.testing.assert_allclose(got, wanted, rtol=1e-2, atol=2e-4 * float(np.abs(wanted).max()))
 
 
 def test_relu_alone_and_clips_that_limit_nothing() -> None:
