@@ -1,0 +1,34 @@
+/* The operands of one case, made from a seed in guarded memory, and what the oracle makes of them. */
+#ifndef KLAUS_CHECK_OPERANDS_H
+#define KLAUS_CHECK_OPERANDS_H
+#include <stdbool.h>
+
+#include "check/cases.h"
+#include "check/guard.h"
+#include "check/random.h"
+#include "ops/op.h"
+
+typedef enum klaus_values {
+    KLAUS_VALUES_ORDINARY, /* -1 .. 1 */
+    KLAUS_VALUES_SPARSE,   /* half of them zero, some negative zero, as after ReLU */
+    KLAUS_VALUES_HOSTILE,  /* denormals, very large, very small */
+    KLAUS_VALUES_NAN       /* ordinary, with one NaN and one infinity among them */
+} klaus_values;
+
+typedef struct klaus_operands {
+    klaus_shape shape;
+    klaus_block input[KLAUS_MAX_INPUTS], values, codebook, scale, bias;
+    klaus_weights weights;
+    float *expected, *terms; /* ordinary memory, out_count each */
+    size_t out_count;
+} klaus_operands;
+
+/* Inputs of the kind asked for, weights always ordinary. False for want of memory; free it then, too. */
+bool klaus_operands_make(klaus_operands *o, const klaus_shape *shape, klaus_random *random, klaus_values kind,
+                         klaus_place place);
+/* Fills o->expected and, for ops that sum, o->terms: the oracle on absolute values, without an activation. False for
+ * want of memory. */
+bool klaus_operands_expect(klaus_operands *o, klaus_check_rule rule);
+void klaus_operands_free(klaus_operands *o);
+
+#endif

@@ -1,0 +1,159 @@
+#include "check/trial.h"
+
+#include <float.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "check/guard.h"
+#include "dispatch.h"
+#include "ops/shape.h"
+
+static const int32_t part_counts[] = {1, 2, 3, 5};
+#define PART_RUNS (sizeof part_counts / sizeof part_counts[0])
+
+void klaus_attempt_do(void *data) {
+    const klaus_attempt *a = data;
+    if (a->packed != NULL) {
+        a->variant->pack(a->call.shape, a->weights, a->packed);
+        return;
+    }
+    for (int32_t phase = 0; phase < a->variant->phases; phase++)
+        for (int32_t part = 0; part < a->parts; part++)
+            a->variant->run(&a->call, phase, part, a->parts);
+}
+
+static void describe(const klaus_shape *s, char *text, size_t bytes) {
+    snprintf(text, bytes,
+             "[%s batch %d, %dx%dx%d -> %dx%dx%d, kernel %dx%d stride %dx%d pad %d,%d groups %d size %d, weights %u/%u "
+             "(%u), act %u, scale %d, addend %d]",
+             klaus_op_name(s->op), (int)s->batch, (int)s->in_rows, (int)s->in_cols, (int)s->in_channels,
+             (int)s->out_rows, (int)s->out_cols, (int)s->out_channels, (int)s->kernel_rows, (int)s->kernel_cols,
+             (int)s->stride_rows, (int)s->stride_cols, (int)s->pad_top, (int)s->pad_left, (int)s->groups, (int)s->size,
+             (unsigned)s->weight_dtype, (unsigned)s->codebook_dtype, (unsigned)s->codebook_entries,
+             (unsigned)s->activation, (int)s->has_scale, (int)s->has_addend);
+}
+
+static void fail(klaus_verdict *v, const klaus_shape *shape, const char *what) {
+    v->failed++;
+    if (v->message[0] != '\0')
+        return;
+    char text[240];
+    describe(shape, text, sizeof text);
+    snprintf(v->message, sizeof v->message, "%.110s %s", what, text);
+}
+
+/* NULL if all outputs are within their bounds, else what is wrong (in `text`). */
+static const char *compare(const klaus_variant *variant, const klaus_operands *o, const klaus_check_cases *cases,
+                           const float *got, klaus_verdict *v, char *text, size_t text_bytes) {
+    const double tolerance = cases->rule == KLAUS_CHECK_EXACT ? 0 : cases->tolerance(&o->shape);
+    /* armv7's NEON takes denormals for zeros; each may meet a factor of about 1. */
+    const double underflow = (double)FLT_MIN * (double)(klaus_shape_weights_per_row(&o->shape) + 16);
+    const char *wrong = NULL;
+    double largest = 0; /* for variants that mix neighbours; infinite where a NaN or an infinity is among them */
+    for (size_t i = 0; variant->spreads && i < o->out_count; i++)
+        largest = fmax(largest, isfinite(o->terms[i]) ? o->terms[i] : INFINITY);
+    for (size_t i = 0; i < o->out_count; i++) {
+        const double want = o->expected[i], have = got[i];
+        if ((isnan(want) && isnan(have)) || want == have)
+            continue;
+        if (isinf(largest) && (isfinite(want) || !isfinite(have)))
+            continue;
+        const double size = variant->spreads ? largest : cases->rule == KLAUS_CHECK_TERMS ? o->terms[i] : fabs(want);
+        double bound = tolerance * size;
+        if (cases->rule != KLAUS_CHECK_EXACT)
+            bound += underflow;
+        const double error = fabs(want - have);
+        if (!(error <= bound) && wrong == NULL) {
+            snprintf(text, text_bytes, "output %zu is %.9g, not %.9g (bound %.3g)", i, have, want, bound);
+            wrong = text;
+        }
+        if (isfinite(size) && size > 0 && cases->rule != KLAUS_CHECK_EXACT && error > underflow) {
+            const double relative = error / size, share = relative / tolerance;
+            if (share > v->worst_share) {
+                v->worst_share = share;
+                v->worst_error = relative;
+                v->bound = tolerance;
+            }
+        }
+    }
+    return wrong;
+}
+
+static const char *check_parts(const klaus_variant *variant, const klaus_operands *o, const klaus_check_cases *cases,
+                               klaus_place place, klaus_verdict *v, char *text, size_t text_bytes) {
+    const size_t out_bytes = o->out_count * sizeof(float);
+    const size_t packed_bytes = (size_t)variant->packed_bytes(&o->shape);
+    klaus_weights weights = o->weights;
+    klaus_block packed = {0}, output = {0}, scratch = {0};
+    const char *wrong = NULL;
+    float *whole = malloc(out_bytes);
+    if (whole == NULL || !klaus_block_make(&packed, packed_bytes, KLAUS_ALIGNMENT, place)) {
+        free(whole);
+        return "no memory for the check";
+    }
+    klaus_attempt a = {.variant = variant, .weights = &weights};
+    a.call.shape = &o->shape;
+    a.call.weights = &weights;
+    for (int32_t n = 0; n < KLAUS_MAX_INPUTS; n++)
+        a.call.input[n] = o->input[n].size > 0 ? o->input[n].bytes : NULL;
+    if (packed_bytes > 0) {
+        a.packed = packed.bytes;
+        const char *signal = klaus_guard_call(klaus_attempt_do, &a);
+        if (signal != NULL) {
+            snprintf(text, text_bytes, "pack() stopped by %s", signal);
+            wrong = text;
+        } else if (!klaus_block_is_whole(&packed)) {
+            wrong = "pack() wrote outside its result";
+        }
+        klaus_block_protect(&packed);
+        a.packed = NULL;
+        a.call.packed = packed.bytes;
+        weights.values = NULL; /* run() has the packed ones */
+        weights.codebook = NULL;
+    }
+    for (size_t run = 0; run < PART_RUNS && wrong == NULL; run++) {
+        a.parts = part_counts[run];
+        if (!klaus_block_make(&output, out_bytes, 4, place) ||
+            !klaus_block_make(&scratch, (size_t)variant->scratch_bytes(&o->shape, a.parts), KLAUS_ALIGNMENT, place)) {
+            wrong = "no memory for the check";
+            break;
+        }
+        memset(output.bytes, (int)(0x55 + run), out_bytes);
+        memset(scratch.bytes, 0xff, scratch.size); /* NaNs: what is not written before it is read shows */
+        a.call.output = output.bytes;
+        a.call.scratch = scratch.bytes;
+        const char *signal = klaus_guard_call(klaus_attempt_do, &a);
+        if (signal != NULL) {
+            snprintf(text, text_bytes, "stopped by %s in %d parts", signal, (int)a.parts);
+            wrong = text;
+        } else if (!klaus_block_is_whole(&output)) {
+            wrong = "wrote outside its output";
+        } else if (!klaus_block_is_whole(&scratch)) {
+            wrong = "wrote outside its scratch memory";
+        } else if (run == 0) {
+            memcpy(whole, output.bytes, out_bytes);
+            wrong = compare(variant, o, cases, whole, v, text, text_bytes);
+        } else if (memcmp(whole, output.bytes, out_bytes) != 0) {
+            snprintf(text, text_bytes, "another result in %d parts than in one", (int)a.parts);
+            wrong = text;
+        }
+        klaus_block_free(&output);
+        klaus_block_free(&scratch);
+    }
+    klaus_block_free(&output);
+    klaus_block_free(&scratch);
+    klaus_block_free(&packed);
+    free(whole);
+    return wrong;
+}
+
+void klaus_trial(const klaus_variant *variant, const klaus_operands *o, const klaus_check_cases *cases,
+                 klaus_place place, klaus_verdict *v) {
+    char text[200];
+    v->cases++;
+    const char *wrong = check_parts(variant, o, cases, place, v, text, sizeof text);
+    if (wrong != NULL)
+        fail(v, &o->shape, wrong);
+}
