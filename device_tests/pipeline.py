@@ -321,7 +321,7 @@ def fetch_model(name: str, mirror: str) -> int:
 def quantize(source: str, scheme: str, out: Path) -> int:
     """Writes the package of a model and says what it weighs."""
     chosen = prepare.scheme_for(source, scheme)
-    package = write_package(prepare.quantized(source, chosen, _say), out)
+    package = write_package(prepare.quantized(source, chosen, _say), out, effort="best")
     for path in package.files:
         _print(f"{path.stat().st_size:>12,}  {path}")
     _print(f"{package.total_bytes:>12,}  bytes in all, scheme {chosen}")

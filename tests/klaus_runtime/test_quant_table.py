@@ -78,9 +78,23 @@ def test_rows_are_what_packages_give(order: quant_table.Order, monkeypatch: pyte
     def never(*_: Any, **__: Any) -> Any:
         raise AssertionError("computed again")
 
-    monkeypatch.setattr(quant_table, "FastEngine", never)
+    monkeypatch.setattr(quant_table, "_SharingEngine", never)
     monkeypatch.setattr("klaus_runtime.package.write_package", never)
     assert quant_table.make(order) == table  # packages and answers are kept
+
+
+def test_rows_share_what_their_networks_share(order: quant_table.Order, monkeypatch: pytest.MonkeyPatch) -> None:
+    ran: list[tuple[int, int]] = []
+    whole = FastEngine._run
+
+    def watched(self: FastEngine, tensors: Any, first: int, stop: int) -> Any:
+        ran.append((first, stop))
+        return whole(self, tensors, first, stop)
+
+    monkeypatch.setattr(FastEngine, "_run", watched)
+    quant_table.make(order)
+    convolutions = [pair for pair in ran if pair[0] == 0]
+    assert (len(convolutions), len(ran) - len(convolutions)) == (100, 300)
 
 
 def test_pages_and_charts_say_what_was_measured(order: quant_table.Order) -> None:
