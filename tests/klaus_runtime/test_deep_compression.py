@@ -15,7 +15,11 @@ from klaus_runtime import accuracy, images, labels, registry, shapes
 from klaus_runtime.errors import InputError
 from klaus_runtime.evaluate import FastEngine
 from klaus_runtime.model import Activation, Concat, Convolution, CropFormation, Model, Pool
+from klaus_runtime.native import NativeEngine
+from klaus_runtime.pack import pack
+from klaus_runtime.package import write_package
 from klaus_runtime.readers import deep_compression
+from toolchains.build import Build
 
 from . import net_files
 from .attempt import attempt
@@ -105,3 +109,31 @@ def test_the_real_one_knows_photos(squeezenet: Model, shared: Path) -> None:
     found = [engine.probabilities(images.read_picture(path), patches=1) for _, path in photos]
     score = accuracy.score(np.array(found), accuracy.positions(squeezenet.labels, photos))
     assert (score.photos, score.top1, score.top5) == (25, 11, 19)  # of all 250: 142 and 206
+
+
+def test_packages_and_packed_models_keep_every_bit(tmp_path: Path) -> None:
+    path = tmp_path / "x.net"
+    path.write_bytes(net_files.sparse()[0])
+    model = deep_compression.read(path)
+    for made in (write_package(model, tmp_path / "package").path, pack(model, tmp_path / "x.klaus")):
+        back = registry.load_model(str(made))
+        for one, other in zip(back.layers, model.layers, strict=True):
+            assert type(one) is type(other)
+            if isinstance(one, Convolution) and isinstance(other, Convolution):
+                np.testing.assert_array_equal(one.weights.stored(), other.weights.stored())
+                np.testing.assert_array_equal(one.weights.bias, other.weights.bias)
+        assert back.provenance == model.provenance
+
+
+def test_the_c_library_agrees(host_build: Build, tmp_path: Path) -> None:
+    """Its last convolution pads a kernel of one cell by one."""
+    path = tmp_path / "x.net"
+    path.write_bytes(net_files.sparse()[0])
+    model = deep_compression.read(path)
+    tensors = np.random.default_rng(0).uniform(-100, 100, (1, 227, 227, 3)).astype(np.float32)
+    engine = NativeEngine(pack(model, tmp_path / "x.klaus"), host_build.shared)
+    try:
+        got = engine.logits(tensors)
+    finally:
+        engine.close()
+    np.testing.assert_allclose(got, FastEngine(model).logits(tensors), rtol=1e-3, atol=1e-7)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import struct
 import zipfile
 from pathlib import Path
 
@@ -14,6 +16,7 @@ from klaus_runtime.model import Activation, Add, Convolution, CropFormation, Mod
 from klaus_runtime.readers import lite0, torch_pickle
 
 from . import torch_files
+from .zoo import assert_same
 
 
 @pytest.fixture(scope="module")
@@ -105,3 +108,30 @@ def test_damaged_wheels_are_refused(wheel: Path, tmp_path: Path) -> None:
         path.write_bytes(data)
         with pytest.raises(InputError, match=r"damaged\.whl"):
             lite0.read(path)
+
+
+@pytest.mark.parametrize("form", ["zip", "legacy", "safetensors"])
+def test_a_state_dict_in_any_form_is_the_same_network(form: str, model: Model, wheel: Path, tmp_path: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        (member,) = (name for name in archive.namelist() if name.endswith(".pth"))
+        tensors = torch_pickle.parse(archive.read(member), "wheel")
+    path = tmp_path / "mine"
+    if form == "safetensors":
+        names = {
+            array.dtype: name for name, array in (("F32", np.zeros(1, np.float32)), ("I64", np.zeros(1, np.int64)))
+        }
+        header, position = {"__metadata__": {"license": "Apache-2.0"}}, 0
+        entries: dict[str, object] = {}
+        for key, array in tensors.items():
+            end = position + array.nbytes
+            entries[key] = {"dtype": names[array.dtype], "shape": array.shape, "data_offsets": [position, end]}
+            position = end
+        text = json.dumps(header | entries).encode()
+        path.write_bytes(struct.pack("<Q", len(text)) + text + b"".join(array.tobytes() for array in tensors.values()))
+    else:
+        path.write_bytes(torch_files.saved_zip(tensors) if form == "zip" else torch_files.saved(tensors))
+    found = registry.load_model(str(path))
+    assert_same(found.layers, model.layers)
+    assert_same(found.formation, model.formation)
+    assert found.provenance.source == "file mine"
+    assert found.provenance.licence == ("Apache-2.0" if form == "safetensors" else "unknown")
