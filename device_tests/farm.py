@@ -255,9 +255,9 @@ def _missing(state: JobState) -> Iterator[Record]:
         yield _job_record(job, "device_job", Status.ERROR, clip(state.trouble), exit_code=state.exit_code)
     planned = state.planned
     if not planned:  # it did not come so far as to say which tests there are
-        planned = [
-            TestName(suite, model.name, f"{suite}[{model.id}]") for suite in job.suites for model in job.models
-        ] or [TestName(suite, None, suite) for suite in job.suites]
+        planned = [TestName(suite, model.name, "all tests") for suite in job.suites for model in job.models] or [
+            TestName(suite, None, "all tests") for suite in job.suites
+        ]
     for test in planned:
         if test in state.done:
             continue

@@ -29,13 +29,13 @@ from device_tests.farm import JobState, run_job
 from device_tests.photos import Photo, demo_photos, folder_photos
 from device_tests.plan import Job, RunPlan
 from device_tests.progress import Display
+from klaus_runtime.accuracy import CLAIM_FROM
 from reports import journal
 from reports.compare import earlier_runs
 from reports.formats import junit, markdown
 from reports.formats.console import print_page
 from reports.page import Page, make_page
 from reports.record import Attribute, Record, Status, clip, now
-from reports.stats import ACCURACY_PHOTOS
 from reports.verdict import exit_code
 
 MAX_AT_ONCE = 64  # devices
@@ -170,7 +170,7 @@ def _head(run: str, plan: RunPlan, photos: Sequence[Photo]) -> Iterator[Record]:
         if model.package_bytes:
             yield fact("package_bytes", value=model.package_bytes, **whose)
             yield fact("effective_bits", value=model.effective_bits, **whose)
-    if len(photos) < ACCURACY_PHOTOS:
+    if len(photos) < CLAIM_FROM:
         for photo in photos:
             credit: dict[str, Attribute] = {
                 "author": clip(photo.author),

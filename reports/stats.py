@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 PERCENTILE_SAMPLES = 20  # fewer samples say nothing about tails
-ACCURACY_PHOTOS = 100  # fewer photos are a demonstration, not an accuracy
 NORMAL_MAD = 1.4826  # MAD x this estimates the standard deviation of normal noise
 
 
@@ -60,22 +59,6 @@ def summarise(samples: Sequence[float]) -> Summary:
         p5=percentile(samples, 5),
         p95=percentile(samples, 95),
     )
-
-
-def wilson(successes: int, trials: int, z: float = 1.959963984540054) -> tuple[float, float]:
-    """Wilson's score interval of a proportion (95 % by default), inside 0..1 even at 0 and at all successes.
-
-    E. B. Wilson, Probable inference, the law of succession, and statistical inference, JASA 22 (1927), 209-212.
-    """
-    if trials <= 0 or not 0 <= successes <= trials:
-        raise ValueError(f"{successes} of {trials} is no proportion")
-    share = successes / trials
-    centre = share + z * z / (2 * trials)
-    half = z * math.sqrt(share * (1 - share) / trials + z * z / (4 * trials * trials))
-    scale = 1 + z * z / trials
-    low = 0.0 if successes == 0 else (centre - half) / scale
-    high = 1.0 if successes == trials else (centre + half) / scale
-    return low, high
 
 
 def _quantile(ordered: Sequence[float], fraction: float) -> float:

@@ -7,13 +7,17 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from reports.record import METRICS, Record, Status
-from reports.stats import ACCURACY_PHOTOS, summarise
+from reports.stats import summarise
 from reports.words import share
 
-NOISE_LIMIT = 0.05  # scaled MAD / median on hardware
-EMULATED_NOISE_LIMIT = 0.25  # an emulator shares its host with everything else
+NOISE_LIMIT = 0.05  # scaled MAD / median; not asked of an emulator, which shares its host with everything else
 NOISE_SAMPLES = 3  # fewer say nothing about noise
 REPEATED = ("pass_ns", "ten_patch_ns")  # samples of one and the same work; preprocessing differs with the photo
+NEVER_RAN = 4  # exit codes
+UNKNOWN_ERROR = 4
+CHECK_FAILED = 1
+
+Key = tuple[str, str | None, str | None]  # device, model, scheme
 
 
 class Verdict(StrEnum):
@@ -25,53 +29,129 @@ class Verdict(StrEnum):
     FAIL = "fail"
     ERROR = "error"
 
+    @property
+    def heading(self) -> str:
+        """As a heading: that noise fails nothing is said."""
+        return "pass, timing noisy" if self is Verdict.NOISY else self.value
+
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """A verdict and why."""
+    """A verdict, why (what caused the rest comes first), and the exit code that it stands for."""
 
     verdict: Verdict
     reasons: tuple[str, ...] = ()
+    exit_code: int = 0
+    emulated_times: bool = False  # it passed, and its times are an emulator's: nothing is said about them
+
+    @property
+    def heading(self) -> str:
+        """As a cell of a report."""
+        emulated = self.verdict is Verdict.PASS and self.emulated_times
+        return "pass (emulated times)" if emulated else self.verdict.heading
 
 
-def judge(records: Sequence[Record]) -> Judgement:
-    """Of one device and model: the worst that its records say."""
+def judge(records: Sequence[Record], around: Sequence[Record] = ()) -> Judgement:
+    """Of one device and model: the worst that its records say.
+
+    around: what is known of the device without a model. It is judged too, but measures nothing of the model.
+    """
     found: dict[Verdict, list[str]] = {verdict: [] for verdict in Verdict}
-    for record in records:
-        metric = "" if record.metric == "test" and record.subject else record.metric
-        what = " ".join(part for part in (record.suite, metric, record.subject) if part)
-        if record.status is Status.ERROR or record.status is Status.MISS:
-            found[Verdict.ERROR].append(f"{what}: {record.message or record.status.value}")
+    codes = [0]
+    judged = [*around, *records]
+    for record in causes_first(judged):
+        said = "" if record.metric == "device_job" else f"{place(record)}: "
+        code = status_code(record)
+        if code:
+            codes.append(code)
+        if record.status is Status.ERROR:
+            found[Verdict.ERROR].append(said + bare(record.message or "could not be checked", record.device))
         elif record.status is Status.FAIL:
-            found[Verdict.FAIL].append(f"{what}: {record.message or 'failed'}")
+            found[Verdict.FAIL].append(said + (record.message or "failed"))
         impossible = _impossible(record)
         if impossible:
-            found[Verdict.INVALID].append(f"{what}: {impossible}")
+            found[Verdict.INVALID].append(said + impossible)
+            codes.append(CHECK_FAILED)
         noise = _noise(record)
         if noise:
-            found[Verdict.NOISY].append(f"{what}: {noise}")
-    if not any(record.status in (Status.PASS, Status.DONE, Status.FAIL) for record in records):
-        found[Verdict.ERROR].append("nothing was measured")
-    for verdict in sorted(Verdict, key=list(Verdict).index, reverse=True):
-        if found[verdict]:
-            return Judgement(verdict, tuple(found[verdict]))
-    return Judgement(Verdict.PASS)
+            found[Verdict.NOISY].append(said + noise)
+    found[Verdict.ERROR] += [f"{tests(missed)}: {message}" for message, missed in by_message(judged)]
+    if not found[Verdict.ERROR] and not any(r.status in (Status.PASS, Status.DONE, Status.FAIL) for r in records):
+        why = next((f": {record.message}" for record in records if record.message), "")
+        found[Verdict.ERROR].append(f"nothing was measured{why}")
+        codes.append(UNKNOWN_ERROR)
+    worst = max((verdict for verdict in Verdict if found[verdict]), key=list(Verdict).index, default=Verdict.PASS)
+    times = any(record.emulated and METRICS[record.metric].unit == "ns" for record in records)
+    return Judgement(worst, tuple(found[worst]), max(codes), times)
+
+
+def judge_all(records: Iterable[Record]) -> dict[Key, Judgement]:
+    """Each device and model of a run; a device without any model is judged alone, with None as its model."""
+    groups: dict[Key, list[Record]] = {}
+    around: dict[str, list[Record]] = {}
+    for record in records:
+        if record.device is None:
+            continue
+        alone = around.setdefault(record.device, [])
+        if record.model is None:
+            alone.append(record)
+        else:
+            groups.setdefault((record.device, record.model, record.scheme), []).append(record)
+    judgements = {key: judge(group, around[key[0]]) for key, group in groups.items()}
+    lonely = around.keys() - {device for device, _, _ in groups}
+    return judgements | {(device, None, None): judge(alone) for device, alone in around.items() if device in lonely}
 
 
 def exit_code(records: Iterable[Record]) -> int:
-    """0 all right, 1 a check failed, 3 set-up, 4 infrastructure, 5 internal error: the worst of a run."""
-    worst = 0
+    """0 all right, 1 a check failed, 2 bad input, 3 set-up, 4 infrastructure, 5 internal error: the worst of a run.
+
+    A figure that cannot be true is a failed check; where nothing was measured, the infrastructure failed.
+    """
+    records = list(records)
+    own = [status_code(record) for record in records if record.device is None]
+    return max([0, *own, *(judgement.exit_code for judgement in judge_all(records).values())])
+
+
+def status_code(record: Record) -> int:
+    """The exit code that a record's status stands for."""
+    if record.status is Status.FAIL:
+        return CHECK_FAILED
+    if record.status is Status.MISS:
+        return NEVER_RAN
+    if record.status is Status.ERROR:
+        given = record.attributes.get("exit_code")
+        return given if isinstance(given, int) and given in (1, 2, 3, 4, 5) else UNKNOWN_ERROR
+    return 0
+
+
+def causes_first(records: Iterable[Record]) -> list[Record]:
+    """What went wrong with a whole job stands before what followed from it."""
+    return sorted(records, key=lambda record: record.metric != "device_job" or record.status is not Status.ERROR)
+
+
+def by_message(records: Iterable[Record]) -> list[tuple[str, list[Record]]]:
+    """Tests that never ran, those with one and the same message together."""
+    groups: dict[str, list[Record]] = {}
     for record in records:
-        code = 0
-        if record.status is Status.FAIL:
-            code = 1
-        elif record.status is Status.MISS:
-            code = 4
-        elif record.status is Status.ERROR:
-            given = record.attributes.get("exit_code")
-            code = given if isinstance(given, int) and given in (1, 2, 3, 4, 5) else 4
-        worst = max(worst, code)
-    return worst
+        if record.status is Status.MISS:
+            groups.setdefault(record.message or "never ran", []).append(record)
+    return list(groups.items())
+
+
+def tests(records: Sequence[Record]) -> str:
+    """Their names, each once."""
+    return ", ".join(dict.fromkeys(place(record) for record in records))
+
+
+def place(record: Record) -> str:
+    """Suite, metric and subject; 'test' is not said where its name is."""
+    metric = "" if record.metric == "test" and record.subject else record.metric
+    return " ".join(part for part in (record.suite, metric, record.subject) if part)
+
+
+def bare(message: str, device: str | None) -> str:
+    """A message without its device's name in front, for a line that names the device already."""
+    return message.removeprefix(f"{device}: ")
 
 
 def _impossible(record: Record) -> str:
@@ -82,17 +162,18 @@ def _impossible(record: Record) -> str:
     if unit == "bytes" and any(number < 0 for number in numbers):
         return "a negative size"
     if unit == "fraction":
-        photos = record.attributes.get("photos")
+        photos, least = record.attributes.get("photos"), record.attributes.get("claim_from")
         if any(not 0 <= number <= 1 for number in numbers):
             return "a fraction outside 0..1"
-        if not isinstance(photos, int) or photos < ACCURACY_PHOTOS:
-            return f"an accuracy of {photos} photos; {ACCURACY_PHOTOS} are the least"
+        if not isinstance(photos, int) or not isinstance(least, int) or photos < least:
+            return f"an accuracy of {photos} photos; {'an unknown number' if least is None else least} are the least"
     return ""
 
 
 def _noise(record: Record) -> str:
-    if record.metric not in REPEATED or len(record.samples) < NOISE_SAMPLES:
+    if record.emulated or record.metric not in REPEATED or len(record.samples) < NOISE_SAMPLES:
         return ""
     spread = summarise(record.samples).spread
-    limit = EMULATED_NOISE_LIMIT if record.emulated else NOISE_LIMIT
-    return f"spread {share(spread)} of the median, at most {share(limit)} is quiet" if spread > limit else ""
+    if spread <= NOISE_LIMIT:
+        return ""
+    return f"spread {share(spread)} of the median, at most {share(NOISE_LIMIT)} is quiet"

@@ -1,6 +1,6 @@
 """Accuracy: what the device says to photos, against the right classes and against the host.
 
-An accuracy is claimed from ACCURACY_PHOTOS photos of the user's on; fewer, and the demonstration photos, are a
+An accuracy is claimed from CLAIM_FROM photos of the user's on; fewer, and the demonstration photos, are a
 demonstration: 'k of n as expected'. Every photo's first five classes must be the host's, where only neighbours closer
 than NEAR may swap.
 """
@@ -18,12 +18,13 @@ from device_tests.photos import Photo
 from device_tests.plan import ModelPlan
 from device_tests.program_records import PictureRecord, Record, TopClass
 from device_tests.suites.context import Context, Remote
+from klaus_runtime.accuracy import CLAIM_FROM, interval
 from klaus_runtime.evaluate import FastEngine
 from klaus_runtime.images import read_picture
 from klaus_runtime.model import F32, U8, Model
 from klaus_runtime.pack import write_batch
 from reports.record import Attribute, Status
-from reports.stats import median, wilson
+from reports.stats import median
 
 TOP = 5
 NEAR = 2e-5  # relative difference of two probabilities that may swap
@@ -197,10 +198,12 @@ def _emit_all(context: Context, model: ModelPlan, answers: Sequence[Answer]) -> 
         return
     five = sum(answer.expected in {top.id for top in answer.top} for answer in answers)
     for metric, right in (("top1", first), ("top5", five)):
-        low, high = wilson(right, count)
+        low, high = interval(right, count)
         context.emit(
             metric,
             model=model,
             value=right / count,
-            attributes=about | {"right": right, "low": low, "high": high, "interval": "Wilson, 95 %"},
+            attributes=about
+            | {"right": right, "low": low, "high": high}
+            | {"interval": "Wilson, 95 %", "claim_from": CLAIM_FROM},
         )

@@ -14,10 +14,10 @@ from device_tests.devices.base import Device
 from device_tests.photos import Photo, demo_photos, folder_photos
 from device_tests.plan import Job, ModelPlan, Profile
 from device_tests.program import Program
+from klaus_runtime.accuracy import CLAIM_FROM
 from klaus_runtime.model import Model
 from klaus_runtime.pack import read_packed
 from reports.record import MAX_NAME, Attribute, Record, Status, clip, now
-from reports.stats import ACCURACY_PHOTOS
 
 
 @dataclass
@@ -94,7 +94,7 @@ class Context:
     @property
     def claims_accuracy(self) -> bool:
         """Whether there are enough photos, and not ones selected for being named right."""
-        return self.job.photos is not None and len(self.photos) >= ACCURACY_PHOTOS
+        return self.job.photos is not None and len(self.photos) >= CLAIM_FROM
 
     @cached_property
     def photos_sha256(self) -> str:

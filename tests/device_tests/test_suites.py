@@ -14,6 +14,7 @@ from device_tests.plan import Job
 from device_tests.program_records import TopClass
 from device_tests.suites.accuracy import NEAR, class_numbers, same_top
 from device_tests.suites.agreement import difference, reference
+from klaus_runtime.accuracy import interval
 from klaus_runtime.images import read_picture
 from klaus_runtime.reference import NumpyEngine
 from tests.device_tests.small_net import build_of, fake_device, small_net, small_plan
@@ -65,6 +66,15 @@ def test_the_reference_is_the_oracle_and_sees_behind_the_cut() -> None:
         np.testing.assert_array_equal(output, expected)
     assert found[0][0].max() == 6
     assert found[0][1] > 20
+
+
+@pytest.mark.parametrize(
+    ("right", "photos", "low", "high"),
+    # R: prop.test(k, n, correct = FALSE)$conf.int
+    [(174, 250, 0.6364, 0.7497), (0, 10, 0.0, 0.2775), (10, 10, 0.7225, 1.0), (5, 10, 0.2366, 0.7634)],
+)
+def test_the_interval_of_an_accuracy_is_wilsons(right: int, photos: int, low: float, high: float) -> None:
+    assert interval(right, photos) == pytest.approx((low, high), abs=1e-4)
 
 
 def test_classes_are_in_the_models_own_order() -> None:

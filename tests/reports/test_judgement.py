@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from reports import compare, journal, stats
 from reports.record import Record, Status
-from reports.verdict import Verdict, exit_code, judge
-from tests.reports.report_samples import LITE0, SHA, on
+from reports.verdict import Verdict, exit_code, judge, judge_all
+from tests.reports.report_samples import LITE0, MOBILE, SHA, on
 
 TIMES = st.lists(st.integers(1, 10**12), min_size=1, max_size=60)
 
@@ -40,31 +40,13 @@ def test_percentiles_begin_at_twenty_samples() -> None:
         stats.median([])
 
 
-@pytest.mark.parametrize(
-    ("right", "photos", "low", "high"),
-    # R: prop.test(k, n, correct = FALSE)$conf.int
-    [(174, 250, 0.6364, 0.7497), (0, 10, 0.0, 0.2775), (10, 10, 0.7225, 1.0), (5, 10, 0.2366, 0.7634)],
-)
-def test_wilson_interval(right: int, photos: int, low: float, high: float) -> None:
-    assert stats.wilson(right, photos) == pytest.approx((low, high), abs=1e-4)
-
-
-@given(st.integers(1, 5000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
-def test_wilson_interval_holds_the_share(pair: tuple[int, int]) -> None:
-    low, high = stats.wilson(*pair)
-    assert 0 <= low <= pair[0] / pair[1] <= high <= 1
-
-
-def test_wilson_of_nothing_is_refused() -> None:
-    with pytest.raises(ValueError, match="no proportion"):
-        stats.wilson(0, 0)
-    with pytest.raises(ValueError, match="no proportion"):
-        stats.wilson(3, 2)
-
-
 def timed(device: str = "pi5", samples: tuple[int, ...] = (100, 101, 102), **fields: Any) -> Record:
     fields = {"value": stats.median(samples), "samples": samples, "attributes": {"threads": 1}} | fields
     return on(device, "pass_ns", **LITE0 | fields)
+
+
+def accuracy(share: float, *, photos: int, claim_from: int | None = 100) -> Record:
+    return on("pi5", "top1", value=share, attributes={"photos": photos, "claim_from": claim_from}, **LITE0)
 
 
 @pytest.mark.parametrize(
@@ -72,12 +54,13 @@ def timed(device: str = "pi5", samples: tuple[int, ...] = (100, 101, 102), **fie
     [
         ([timed()], Verdict.PASS),
         ([timed(samples=(100, 150, 200))], Verdict.NOISY),
-        ([timed("board", samples=(100, 110, 120))], Verdict.PASS),  # an emulator may be noisier
+        ([timed("board", samples=(100, 200, 300))], Verdict.PASS),  # an emulator's noise says nothing
         ([timed(samples=(100, 200))], Verdict.PASS),  # two samples say nothing about noise
         ([timed(samples=(0, 0, 0))], Verdict.INVALID),
-        ([on("pi5", "top1", value=0.7, attributes={"photos": 99}, **LITE0)], Verdict.INVALID),
-        ([on("pi5", "top1", value=0.7, attributes={"photos": 100}, **LITE0)], Verdict.PASS),
-        ([on("pi5", "top1", value=1.7, attributes={"photos": 100}, **LITE0)], Verdict.INVALID),
+        ([accuracy(0.7, photos=99)], Verdict.INVALID),
+        ([accuracy(0.7, photos=100)], Verdict.PASS),
+        ([accuracy(1.7, photos=100)], Verdict.INVALID),
+        ([accuracy(0.7, photos=100, claim_from=None)], Verdict.INVALID),
         ([timed(samples=(100, 150, 200)), on("pi5", "layer_error", Status.FAIL, **LITE0)], Verdict.FAIL),
         ([on("pi5", "layer_error", Status.FAIL, **LITE0), on("pi5", "test", Status.MISS, **LITE0)], Verdict.ERROR),
         ([on("pi5", "test", Status.SKIP, **LITE0)], Verdict.ERROR),
@@ -101,10 +84,34 @@ def test_verdicts(records: list[Record], verdict: Verdict) -> None:
         ([on("pi5", "test", Status.ERROR, attributes={"exit_code": 5}), on("pi5", "test", Status.MISS)], 5),
         ([on("pi5", "test", Status.ERROR, attributes={"exit_code": 77})], 4),
         ([on("pi5", "test", Status.ERROR)], 4),
+        ([timed(samples=(0, 0, 0))], 1),  # invalid
+        ([accuracy(0.7, photos=99)], 1),
+        ([timed(samples=(100, 150, 200))], 0),  # noisy
+        ([timed(), on("pi5", "test", Status.SKIP, **MOBILE)], 4),  # nothing was measured of one model
+        ([on("pi5", "test", Status.SKIP)], 4),  # nor of a device
+        ([on("pi5", "kernel_cases", Status.PASS), on("pi5", "test", Status.SKIP, **LITE0)], 4),
+        ([on("pi5", "deploy_ns", value=-1), timed()], 1),
     ],
 )
 def test_exit_code_is_the_worst(records: list[Record], code: int) -> None:
     assert exit_code(records) == code
+
+
+def test_a_cause_stands_before_what_followed_from_it() -> None:
+    missed = [on("phone", "test", Status.MISS, suite=suite, subject="all tests", **LITE0) for suite in ("a", "b", "a")]
+    lost = on("phone", "device_job", Status.ERROR, message="phone: another run is using this device; wait for its end")
+    judgement = judge_all([*missed, lost])["phone", "lite0", "klaus-8"]
+    assert judgement.reasons == (
+        "another run is using this device; wait for its end",
+        "a all tests, b all tests: never ran",
+    )
+
+
+def test_headings_say_what_noise_and_emulated_times_are() -> None:
+    assert judge([timed(samples=(100, 150, 200))]).heading == "pass, timing noisy"
+    assert judge([timed("board", samples=(100, 200, 300))]).heading == "pass (emulated times)"
+    assert judge([timed()]).heading == "pass"
+    assert judge([on("board", "layer_error", Status.FAIL, **LITE0), timed("board")]).heading == "fail"
 
 
 def test_change_between_runs_of_one_device() -> None:
