@@ -5,19 +5,28 @@ A Page holds finished texts where all formats show the same text, and numbers wh
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
 from reports.compare import Change, last_change
+from reports.origin import EMULATED, SEEDED, Origin, notes, origins, reproduce
 from reports.record import METRICS, Attribute, Record, Status
 from reports.stats import PERCENTILE_SAMPLES, Summary, summarise
-from reports.verdict import REPEATED, Judgement, Verdict, exit_code, judge
-from reports.words import NOTHING, amount, duration, share, signed_share, small
-
-SEEDED = "seeded: timing only"
-EMULATED = "emulated"
-
+from reports.verdict import (
+    REPEATED,
+    Judgement,
+    Key,
+    Verdict,
+    bare,
+    by_message,
+    causes_first,
+    exit_code,
+    judge_all,
+    place,
+    tests,
+)
+from reports.words import NOTHING, amount, duration, share, signed_share, small, word
 
 Facts = tuple[tuple[str, str], ...]  # lines of one cell: a label, "" for none, and what it says
 
@@ -58,12 +67,11 @@ class Checks:
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """A record that is not as it should be."""
+    """A record that is not as it should be, or several tests of a device that never ran for one reason."""
 
     status: Status
     device: str
     model: str
-    suite: str
     what: str
     message: str
 
@@ -81,13 +89,10 @@ class Page:
     reproduce: str
     rows: tuple[Row, ...]
     checks: tuple[Checks, ...]
-    devices: tuple[tuple[str, str], ...]  # name, what it says of itself
-    builds: tuple[tuple[str, str], ...]  # target, hashes and compiler
-    models: tuple[tuple[str, str], ...]  # name, source, licence, attribution
-    photos: tuple[tuple[str, str], ...]  # name, author, licence
+    origins: tuple[Origin, ...]
     answers: tuple[tuple[str, str, str, str], ...]  # device, model, photo, top-5
     problems: tuple[Problem, ...]
-    skipped: tuple[Problem, ...]
+    skipped: tuple[str, ...]
     counts: tuple[tuple[Status, int], ...]
     notes: tuple[str, ...]
 
@@ -99,61 +104,48 @@ def make_page(records: Sequence[Record], earlier: Sequence[Sequence[Record]] = (
     head = next((record for record in records if record.metric == "run"), records[0])
     seconds = _seconds(records)
     records = _by_device(records, head)
-    rows = tuple(_row(group, records, earlier) for group in _groups(records))
-    code = exit_code(records)
-    worst = max([row.judgement.verdict for row in rows], key=list(Verdict).index, default=Verdict.PASS)
-    if code:
-        worst = max([worst, Verdict.FAIL if code == 1 else Verdict.ERROR], key=list(Verdict).index)
+    judgements = judge_all(records)
+    rows = tuple(_row(key, judgement, records, earlier) for key, judgement in judgements.items() if key[1] is not None)
+    worst = max([one.verdict for one in judgements.values()], key=list(Verdict).index, default=Verdict.PASS)
     return Page(
         run=head.run,
-        started=head.time,
+        started=f"{datetime.fromisoformat(head.time):%Y-%m-%d %H:%M} UTC",
         seconds=seconds,
-        exit_code=code,
+        exit_code=exit_code(records),
         verdict=worst,
-        command=_text(head.attributes.get("command")),
-        reproduce=_reproduce(records, head),
+        command=word(head.attributes.get("command")),
+        reproduce=reproduce(records, head),
         rows=rows,
         checks=_checks(records),
-        devices=tuple((r.device or NOTHING, _device(r)) for r in records if r.metric == "device"),
-        builds=_unique((r.subject, _build(r)) for r in records if r.metric == "build"),
-        models=_unique((_model_name(r), _provenance(r)) for r in records if r.metric == "model"),
-        photos=_unique((r.subject, _credit(r)) for r in records if r.metric == "photo" and r.device is None),
+        origins=origins(records),
         answers=tuple(
-            (r.device or NOTHING, r.model or NOTHING, r.subject, _text(r.attributes.get("top5")))
+            (r.device or NOTHING, r.model or NOTHING, r.subject, word(r.attributes.get("top5")))
             for r in records
             if r.metric == "photo" and r.device is not None
         ),
-        problems=tuple(_problem(r) for r in records if r.status in (Status.FAIL, Status.ERROR, Status.MISS)),
-        skipped=tuple(_problem(r) for r in records if r.status is Status.SKIP),
+        problems=_problems(records, judgements),
+        skipped=tuple(dict.fromkeys(f"{r.suite}: {r.message}" for r in records if r.status is Status.SKIP)),
         counts=tuple(
             (status, count) for status in Status if (count := sum(record.status is status for record in records))
         ),
-        notes=_notes(records),
+        notes=notes(records),
     )
 
 
 def _by_device(records: Sequence[Record], head: Record) -> list[Record]:
     """In the order in which the devices were asked for; each device's own order stays."""
-    asked = _text(head.attributes.get("devices")).split()
+    asked = word(head.attributes.get("devices")).split()
     place = {name: number for number, name in enumerate(asked)}
     return sorted(records, key=lambda record: -1 if record.device is None else place.get(record.device, len(asked)))
 
 
-def _groups(records: Sequence[Record]) -> list[list[Record]]:
-    groups: dict[tuple[str, str, str], list[Record]] = {}
-    for record in records:
-        if record.device is not None and record.model is not None:
-            groups.setdefault((record.device, record.model, record.scheme or ""), []).append(record)
-    return list(groups.values())
-
-
-def _row(group: Sequence[Record], records: Sequence[Record], earlier: Sequence[Sequence[Record]]) -> Row:
+def _row(key: Key, judgement: Judgement, records: Sequence[Record], earlier: Sequence[Sequence[Record]]) -> Row:
+    group = [record for record in records if (record.device, record.model, record.scheme) == key]
     head = group[0]
     seeded = any(
         record.metric == "model" and record.model == head.model and record.attributes.get("seeded") is True
         for record in records
     )
-    judged = [*group, *(r for r in records if r.device == head.device and r.model is None and r.suite == "conformance")]
     change = _change(group, earlier)
     return Row(
         device=head.device or NOTHING,
@@ -163,7 +155,7 @@ def _row(group: Sequence[Record], records: Sequence[Record], earlier: Sequence[S
         model=head.model or NOTHING,
         scheme=head.scheme or "float",
         seeded=seeded,
-        judgement=judge(judged),
+        judgement=judgement,
         size=_size(group, records),
         memory=_memory(group),
         times=_times(group),
@@ -182,7 +174,7 @@ def _size(group: Sequence[Record], records: Sequence[Record]) -> Facts:
     head = group[0]
     same = [r for r in records if r.model == head.model and r.scheme == head.scheme and r.device is None]
     lines = [("package", amount(r.value or 0)) for r in _measured(same, "package_bytes")]
-    lines += [("a weight", f"{r.value:.2f} bits") for r in _measured(same, "effective_bits")]
+    lines += [("", f"{r.value:.2f} bits a weight") for r in _measured(same, "effective_bits")]
     lines += [("packed", amount(r.value or 0)) for r in _measured(same, "packed_bytes")]
     return tuple(lines)
 
@@ -239,7 +231,7 @@ def _accuracy(group: Sequence[Record]) -> Facts:
 
 
 def _percent(value: Attribute) -> str:
-    return f"{100 * value:.1f}" if isinstance(value, int | float) else _text(value)
+    return f"{100 * value:.1f}" if isinstance(value, int | float) else word(value)
 
 
 def _agreement(group: Sequence[Record]) -> Facts:
@@ -247,7 +239,7 @@ def _agreement(group: Sequence[Record]) -> Facts:
     for metric, name in (("layer_error", "layers"), ("fused_error", "fused")):
         values = [r.value for r in _measured(group, metric) if r.value is not None]
         if values:
-            lines.append((name, small(max(values))))
+            lines.append((name, small(max(values)) if max(values) else "exact"))
     lines += [
         ("top-5", f"{r.value} of {r.attributes.get('photos')} as host") for r in _measured(group, "top5_agreement")
     ]
@@ -278,7 +270,7 @@ def _checks(records: Sequence[Record]) -> tuple[Checks, ...]:
     groups: dict[tuple[str, str], list[Record]] = {}
     for record in records:
         if record.metric == "kernel_cases":
-            groups.setdefault((record.device or NOTHING, _text(record.attributes.get("isa"))), []).append(record)
+            groups.setdefault((record.device or NOTHING, word(record.attributes.get("isa"))), []).append(record)
     checks = []
     for (device, isa), group in groups.items():
         worst: float | None = None
@@ -301,96 +293,28 @@ def _checks(records: Sequence[Record]) -> tuple[Checks, ...]:
     return tuple(checks)
 
 
-def _device(record: Record) -> str:
-    parts = [f"{record.kind}, {record.target}"]
-    for name, shape in _DEVICE_SHAPES.items():
-        value = record.attributes.get(name)
-        if value not in (None, ""):
-            parts.append(shape(value))
-    return ", ".join(parts) + (f" ({EMULATED})" if record.emulated else "")
-
-
-_DEVICE_SHAPES: dict[str, Callable[[Attribute], str]] = {
-    "core": lambda value: f"{value}",
-    "cpus": lambda value: f"{value} CPUs",
-    "isa": lambda value: f"{value}",
-    "memory_bytes": lambda value: amount(value) if isinstance(value, int | float) else f"{value}",
-    "version": lambda value: f"klaus-run {value}",
-}
-
-
-def _model_name(record: Record) -> str:
-    return f"{record.model} {record.scheme or ''}".strip()
-
-
-def _provenance(record: Record) -> str:
-    given = record.attributes
-    parts = [_text(given.get(name)) for name in ("source", "licence", "attribution")]
-    if record.value:
-        parts.append(f"{record.value:,} weights")
-    if given.get("seeded") is True:
-        parts.append(SEEDED)
-    if record.model_sha256:
-        parts.append(f"packed sha256 {record.model_sha256[:16]}")
-    return "; ".join(part for part in parts if part)
-
-
-def _credit(record: Record) -> str:
-    given = record.attributes
-    return "; ".join(_text(given.get(name)) for name in ("author", "licence", "source") if given.get(name))
-
-
-def _build(record: Record) -> str:
-    given = record.attributes
-    parts = [_text(given.get("compiler")), _text(given.get("flags"))]
-    if given.get("program_sha256"):
-        parts.append(f"klaus-run sha256 {_text(given['program_sha256'])[:16]}")
-    return "; ".join(part for part in parts if part)
-
-
-def _reproduce(records: Sequence[Record], head: Record) -> str:
-    parts = [f"commit {_text(head.attributes.get('commit')) or 'unknown'}"]
-    if head.attributes.get("command"):
-        parts.append(_text(head.attributes["command"]))
+def _problems(records: Sequence[Record], judgements: Mapping[Key, Judgement]) -> tuple[Problem, ...]:
+    """Device by device, what caused the rest first; tests that never ran for one reason are one problem."""
+    groups: dict[str | None, list[Record]] = {}
     for record in records:
-        if record.metric == "build":
-            flags = _text(record.attributes.get("flags"))
-            digest = _text(record.attributes.get("program_sha256"))[:16]
-            parts.append(f"{record.subject} klaus-run {digest}" + (f" ({flags})" if flags else ""))
-        elif record.metric == "model" and record.device is None and record.model_sha256:
-            parts.append(f"{_model_name(record)} {record.model_sha256[:16]}")
-    return " · ".join(parts)
-
-
-def _problem(record: Record) -> Problem:
-    metric = "" if record.metric == "test" and record.subject else record.metric
-    what = f"{metric} {record.subject}".strip()
-    return Problem(record.status, record.device or NOTHING, record.model or "", record.suite, what, record.message)
-
-
-def _notes(records: Sequence[Record]) -> tuple[str, ...]:
-    notes = []
-    if any(record.emulated for record in records):
-        notes.append(f"Times marked '{EMULATED}' come from an emulator: they say nothing about a device's speed.")
-    if any(record.kind == "qemu-user" and record.metric == "peak_resident_bytes" for record in records):
-        notes.append("Peak memory on a qemu-user device holds the emulator's own; a board's does not.")
-    if any(record.metric == "model" and record.attributes.get("seeded") is True for record in records):
-        notes.append(f"'{SEEDED}': weights come from a seed, so that model's answers mean nothing.")
-    if any(METRICS[record.metric].unit == "ns" and len(record.samples) > 1 for record in records):
-        notes.append(
-            f"Times are medians; ± is the scaled median absolute deviation; percentiles from {PERCENTILE_SAMPLES} "
-            "samples on."
-        )
-    return tuple(notes)
+        groups.setdefault(record.device, []).append(record)
+    problems = []
+    for name, group in groups.items():
+        who = name or NOTHING
+        for record in causes_first(group):
+            if record.status in (Status.FAIL, Status.ERROR):
+                what = "" if record.metric == "device_job" else place(record)
+                problems.append(Problem(record.status, who, record.model or "", what, bare(record.message, name)))
+        for message, missed in by_message(group):
+            (only, *others) = {record.model or "" for record in missed}
+            problems.append(Problem(Status.MISS, who, "" if others else only, tests(missed), message))
+    for (device, model, _), judgement in judgements.items():
+        told = any(problem.device == device and problem.model in ("", model or "") for problem in problems)
+        if judgement.exit_code and not told:  # no status says it, only the figures
+            status = Status.FAIL if judgement.verdict is Verdict.INVALID else Status.ERROR
+            problems.append(Problem(status, device, model or "", "", "; ".join(judgement.reasons)))
+    return tuple(problems)
 
 
 def _seconds(records: Sequence[Record]) -> float:
     return (datetime.fromisoformat(records[-1].time) - datetime.fromisoformat(records[0].time)).total_seconds()
-
-
-def _unique(pairs: Iterable[tuple[str, str]]) -> tuple[tuple[str, str], ...]:
-    return tuple(dict.fromkeys(pairs))
-
-
-def _text(value: Attribute) -> str:
-    return "" if value is None else "yes" if value is True else "no" if value is False else str(value)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import unicodedata
 
-from reports.record import clip
+from reports.record import Attribute, clip
 
 # Characters that steer a terminal, turn the reading direction, or no XML may hold.
 _HIDDEN = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
@@ -60,6 +60,11 @@ def signed_share(fraction: float) -> str:
 def small(number: float) -> str:
     """1.2e-06; 0 stays 0."""
     return "0" if number == 0 else f"{number:.1e}"
+
+
+def word(value: Attribute) -> str:
+    """An attribute: yes, no, nothing for none, else as it stands."""
+    return "" if value is None else "yes" if value is True else "no" if value is False else str(value)
 
 
 def _digits(number: float) -> str:

@@ -58,7 +58,7 @@ def _head(page: Page) -> RenderableType:
     title = Text.assemble(("klaus ", "bold"), _text(page.run))
     lines = [
         Text.assemble(
-            (page.verdict.value.upper(), VERDICT_STYLES[page.verdict]),
+            (page.verdict.heading.upper(), VERDICT_STYLES[page.verdict]),
             (f"  exit code {page.exit_code}  ·  {page.seconds:.0f} s  ·  ", "dim"),
             *_join((Text(f"{count} {status.value}", STATUS_STYLES[status]) for status, count in page.counts), "  "),
         )
@@ -74,16 +74,14 @@ def _wide(rows: Iterable[Row]) -> RenderableType:
     table.add_column("device · model", min_width=14, max_width=28)
     for title in ("size · memory", "times", "accuracy · agreement"):
         table.add_column(title, no_wrap=True)
-    table.add_column("verdict", max_width=24)
-    table.add_column("change", no_wrap=True)
+    table.add_column("verdict, change", max_width=24)
     for row in rows:
         table.add_row(
             _who(row),
             _grid((*row.size, *row.memory)),
             _grid(row.times),
             _grid((*row.accuracy, *row.agreement)),
-            _verdict(row),
-            _change(row),
+            Text("\n").join([_verdict(row), _change(row)]),
         )
     return table
 
@@ -123,7 +121,7 @@ def _who(row: Row) -> Text:
 
 def _verdict(row: Row) -> Text:
     judgement = row.judgement
-    text = Text(judgement.verdict.value, VERDICT_STYLES[judgement.verdict])
+    text = Text(judgement.heading, VERDICT_STYLES[judgement.verdict])
     if judgement.reasons and judgement.verdict is not Verdict.PASS:
         more = f" (+{len(judgement.reasons) - 1})" if len(judgement.reasons) > 1 else ""
         text.append("\n" + plain(judgement.reasons[0], 60) + more, "dim")
@@ -163,24 +161,15 @@ def _answers(answers: Iterable[tuple[str, str, str, str]]) -> RenderableType:
 
 def _problems(problems: tuple[Problem, ...]) -> RenderableType:
     lines: list[RenderableType] = []
-    shown = [problem for problem in problems if problem.status is not Status.MISS]
-    for problem in shown[:MAX_PROBLEMS]:
-        where = " · ".join(part for part in (problem.device, problem.model, problem.suite, problem.what) if part)
+    for problem in problems[:MAX_PROBLEMS]:
+        where = " · ".join(part for part in (problem.device, problem.model, problem.what) if part)
         lines.append(
-            Text.assemble((f"{problem.status.value:5} ", STATUS_STYLES[problem.status]), (plain(where), "bold"))
+            Text.assemble((f"{problem.status.value:5} ", STATUS_STYLES[problem.status]), (plain(where, 600), "bold"))
         )
         if problem.message:
             lines.append(Padding(_text(problem.message), (0, 0, 0, 6)))
-    if len(shown) > MAX_PROBLEMS:
-        lines.append(Text(f"and {len(shown) - MAX_PROBLEMS} more in records.jsonl", "dim"))
-    missed: dict[tuple[str, str], list[str]] = {}
-    for problem in problems:
-        if problem.status is Status.MISS:
-            missed.setdefault((problem.device, problem.message), []).append(problem.what)
-    for (device, message), tests in missed.items():
-        head = Text.assemble(("MISS  ", STATUS_STYLES[Status.MISS]), (plain(device), "bold"), f"  {len(tests)} ")
-        head.append(plain(f"{'test' if len(tests) == 1 else 'tests'} {message}: {', '.join(tests)}", 600))
-        lines.append(head)
+    if len(problems) > MAX_PROBLEMS:
+        lines.append(Text(f"and {len(problems) - MAX_PROBLEMS} more in records.jsonl", "dim"))
     return Panel(Group(*lines), title="what went wrong", title_align="left", border_style="red", box=box.ROUNDED)
 
 
@@ -189,19 +178,13 @@ def _small_print(page: Page) -> RenderableType:
     table.add_column(style="dim", no_wrap=True, vertical="top")
     table.add_column(style="dim", vertical="top")
     table.add_column(style="dim", overflow="fold")
-    for title, pairs in (
-        ("device", page.devices),
-        ("build", page.builds),
-        ("model", page.models),
-        ("photo", page.photos),
-    ):
-        for name, text in pairs:
-            table.add_row(title, _text(name), _text(text))
-            title = ""  # noqa: PLW2901  said once a block
+    said = ""
+    for origin in page.origins:
+        text = "\n".join(plain(part) for part in (origin.text, origin.code) if part)
+        table.add_row("" if origin.kind == said else origin.kind, _text(origin.name), Text(text))
+        said = origin.kind  # once a block
     lines: list[RenderableType] = [Rule(style="dim"), table]
-    if page.skipped:
-        reasons = dict.fromkeys(f"{problem.suite}: {problem.message}" for problem in page.skipped)
-        lines += [Text(f"skipped  {plain(reason)}", "dim") for reason in reasons]
+    lines += [Text(f"skipped  {plain(reason)}", "dim") for reason in page.skipped]
     lines += [Text(plain(note), "dim italic") for note in page.notes]
     lines.append(Text.assemble(("reproduce  ", "dim"), _text(page.reproduce)))
     return Group(*lines)

@@ -2,19 +2,31 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 
 from reports.page import Facts, Page
 from reports.words import NOTHING, plain, share
 
-_SPECIAL = set("\\`*_{}[]<>()#+!|~&@$^")
+# What Markdown acts on inside a line; an underscore within a word, brackets and the like stand as they are.
+_SPECIAL = re.compile(
+    r"""[`*<|~$]            # code, emphasis, tags, cells, strikethrough, formulas
+    | \\(?=[!-/:-@\[-`{-~]|\Z)  # a backslash that would escape
+    | \](?=[(\[:]|\Z)         # a link's middle
+    | &(?=[#\w])              # entities
+    | (?<!\w)@(?=\w)          # mentions
+    | (?<![^\W_])_ | _(?![^\W_])  # emphasis at a word's edge
+    """,
+    re.VERBOSE,
+)
+_IDENTIFIER = re.compile(r"[\w.=/+-]*_[\w.=/+-]*", re.ASCII)
 
 
 def render(page: Page) -> str:
     """The whole report as GitHub-flavoured Markdown."""
     parts = [
-        f"# klaus {_inline(page.run)}: {page.verdict.value}",
-        f"{_inline(page.started)}, {page.seconds:.0f} s, exit code {page.exit_code}, "
+        f"# klaus {_inline(page.run)}: {page.verdict.heading}",
+        f"{page.started}, {page.seconds:.0f} s, exit code {page.exit_code}, "
         + ", ".join(f"{count} {status.value}" for status, count in page.counts),
     ]
     if page.command:
@@ -32,7 +44,7 @@ def render(page: Page) -> str:
                         _facts(row.times),
                         _facts(row.accuracy),
                         _facts(row.agreement),
-                        _cell((row.judgement.verdict.value, *row.judgement.reasons[:1])),
+                        _cell((row.judgement.heading, *row.judgement.reasons[:1])),
                         _facts(row.change),
                     )
                     for row in page.rows
@@ -51,7 +63,7 @@ def render(page: Page) -> str:
                         str(check.variants),
                         str(check.cases),
                         str(check.failed),
-                        NOTHING if check.worst is None else f"{share(check.worst)} {_inline(check.worst_of)}",
+                        NOTHING if check.worst is None else f"{share(check.worst)} {_name(check.worst_of)}",
                     )
                     for check in page.checks
                 ],
@@ -60,34 +72,31 @@ def render(page: Page) -> str:
     if page.answers:
         parts += [
             "## What it saw",
-            _table(("device", "model", "photo", "answers"), [tuple(map(_inline, answer)) for answer in page.answers]),
+            _table(("device", "model", "photo", "answers"), [tuple(map(_name, answer)) for answer in page.answers]),
         ]
     if page.problems:
         parts += [
             "## What went wrong",
             _table(
-                ("status", "device", "model", "suite", "what", "message"),
+                ("status", "device", "model", "what", "message"),
                 [
                     (
                         problem.status.value,
-                        *map(_inline, (problem.device, problem.model, problem.suite, problem.what)),
-                        _inline(problem.message),
+                        *map(_inline, (problem.device, problem.model, problem.what, problem.message)),
                     )
                     for problem in page.problems
                 ],
             ),
         ]
     parts.append("## Where it comes from")
-    for title, pairs in (
-        ("device", page.devices),
-        ("build", page.builds),
-        ("model", page.models),
-        ("photo", page.photos),
-    ):
-        parts += [f"- {title} **{_inline(name)}**: {_inline(text)}" for name, text in pairs]
-    parts += [f"- skipped {_inline(problem.suite)}: {_inline(problem.message)}" for problem in page.skipped]
+    parts += [
+        f"- {origin.kind} **{_inline(origin.name)}**: {_inline(origin.text)}"
+        + (f"; flags {_span(origin.code)}" if origin.code else "")
+        for origin in page.origins
+    ]
+    parts += [f"- skipped {_inline(reason)}" for reason in page.skipped]
     parts += [f"- {_inline(note)}" for note in page.notes]
-    parts.append(f"Reproduce: {_inline(page.reproduce)}")
+    parts.append(f"Reproduce: {_span(page.reproduce)}")
     return _paragraphs(parts)
 
 
@@ -116,7 +125,20 @@ def _facts(facts: Facts) -> str:
 
 
 def _inline(text: str) -> str:
-    return "".join(f"\\{character}" if character in _SPECIAL else character for character in plain(text))
+    return _SPECIAL.sub(lambda found: "\\" + found[0], plain(text))
+
+
+def _name(text: str) -> str:
+    """A file's or variant's name with underscores as code, any other text as it reads."""
+    return _span(text) if _IDENTIFIER.fullmatch(text) else _inline(text)
+
+
+def _span(text: str) -> str:
+    """Code in a line, outside of tables: fenced by more backticks than it holds."""
+    shown = plain(text) or NOTHING
+    fence = "`" * (1 + max(map(len, re.findall("`+", shown)), default=0))
+    gap = " " if "`" in shown else ""
+    return f"{fence}{gap}{shown}{gap}{fence}"
 
 
 def _code(text: str) -> str:

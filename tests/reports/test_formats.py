@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import html.parser
 import io
 import unicodedata
 import xml.etree.ElementTree as Xml
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from markdown_it import MarkdownIt
 from rich.console import Console
 
 from reports.formats import junit, markdown
@@ -52,7 +54,7 @@ def test_markdown_says_it_too() -> None:
         len([bar for number, bar in enumerate(line) if bar == "|" and line[number - 1] != "\\"]) for line in table[:7]
     }
     assert widths == {10}
-    assert "<script>" not in text
+    assert "<script>" not in text.replace("\\<", "")
 
 
 def test_every_emulated_time_is_marked_and_no_other() -> None:
@@ -121,9 +123,32 @@ def _harmless(text: str) -> bool:
     return all(unicodedata.category(c) not in ("Cc", "Cf", "Cs", "Zl", "Zp") or c == "\n" for c in text)
 
 
+class _Reader(html.parser.HTMLParser):
+    """The text of a page, and its tags."""
+
+    def __init__(self) -> None:
+        super().__init__(convert_charrefs=True)
+        self.text = ""
+        self.tags: set[str] = set()
+
+    def handle_starttag(self, tag: str, attrs: object) -> None:  # noqa: ARG002
+        self.tags.add(tag)
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def as_read(page: str) -> tuple[str, set[str]]:
+    reader = _Reader()
+    reader.feed(MarkdownIt("commonmark", {"html": True}).enable(["table", "strikethrough"]).render(page))
+    reader.close()
+    return reader.text, reader.tags
+
+
 ANY_TEXT = st.text(st.characters(), max_size=80) | st.just(HOSTILE)
 
 
+@settings(deadline=None)
 @given(ANY_TEXT, ANY_TEXT)
 def test_nothing_that_a_device_says_acts(said: str, name: str) -> None:
     name = name[:100]
@@ -139,8 +164,84 @@ def test_nothing_that_a_device_says_acts(said: str, name: str) -> None:
     assert _harmless(drawn(records))
     page = markdown.render(make_page(records))
     assert _harmless(page)
-    assert "<" not in page.replace("\\<", "").replace("<br>", "")
+    read, tags = as_read(page)
+    assert plain(said) in read or not said.strip()
+    assert tags <= {
+        "h1",
+        "h2",
+        "p",
+        "code",
+        "table",
+        "thead",
+        "tbody",
+        "tr",
+        "th",
+        "td",
+        "ul",
+        "li",
+        "pre",
+        "strong",
+        "br",
+    }
     assert _harmless("".join(Xml.fromstring(junit.render(records)).itertext()))
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["a_b", "_a_", "*a*", "`a`", "a|b", "[a](http://b)", "![a](b)", "<b>", "&lt;", "&#60;", "a~~b~~", "\\*", "a\\",
+     "\\_a_", "a__b__c", "#1", "(n=3)", "https://a.b/c_d_", "a & b", "``a`", "<!--", "\\|", "a]", "]: b"],
+)  # fmt: skip
+def test_a_text_reads_in_markdown_as_it_stands(text: str) -> None:
+    records = [*head(), on("pi5", "photo", subject=text, model=text, attributes={"top5": text})]
+    records += [on("pi5", "test", Status.FAIL, subject=text, message=text, **LITE0), record("photo", subject=text)]
+    read, tags = as_read(markdown.render(make_page(records)))
+    assert read.count(text) >= 6
+    assert not tags & {"a", "em", "s", "img", "b"}
+
+
+def test_markdown_escapes_only_where_it_must() -> None:
+    page = markdown.render(make_page([*head(), *device("board"), on("board", "test", Status.FAIL, message="(x) a_b")]))
+    assert "\\" not in page
+    assert "`klaus_conv_f32_neon_8x12`" in page
+    assert page.count("-mcpu=generic") == 1
+    assert "; flags `-O3 -mcpu=generic`" in page
+
+
+def test_the_page_says_when_and_how_right() -> None:
+    records = [*head(), on("pi5", "layer_error", Status.PASS, value=0.0, **LITE0)]
+    page = make_page(records)
+    assert page.started == "2026-01-31 12:00 UTC"
+    assert page.rows[0].agreement == (("layers", "exact"),)
+    assert ("", "24.44 bits a weight") in page.rows[0].size
+    assert any("before ReLU6" in note for note in page.notes)
+
+
+def test_preprocessing_of_unlike_photos_is_no_noise() -> None:
+    (row,) = make_page([on("pi5", "preprocess_ns", value=2e6, samples=(1e6, 2e6, 9e6), **LITE0)]).rows
+    assert row.times == (("preprocess", "2.00 ms"),)
+
+
+def test_tests_that_never_ran_are_one_problem_after_its_cause() -> None:
+    missed = [
+        on("phone", "test", Status.MISS, suite=s, subject="all tests", message="never ran", **LITE0) for s in "ab"
+    ]
+    (cause, rest) = make_page([*missed, troubles()[0]]).problems
+    assert (cause.status, cause.what, cause.message[:15]) == (Status.ERROR, "", "nobody answers ")
+    assert (rest.status, rest.what, rest.message) == (Status.MISS, "a all tests, b all tests", "never ran")
+
+
+def test_figures_that_cannot_be_true_are_a_problem() -> None:
+    page = make_page([*head(), on("pi5", "pass_ns", value=0, samples=(0,), **LITE0)])
+    assert (page.exit_code, page.verdict.value) == (1, "invalid")
+    (problem,) = page.problems
+    assert "clock cannot be trusted" in problem.message
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_no_cell_of_the_table_is_cut(width: int) -> None:
+    text = drawn([*head(), *device("board"), *device("pi5", 0.04)], width)
+    for said in ("first run", "10 patches 9.80 s", "7 of 7 as host", "timing only"):
+        assert said in text, said
 
 
 def test_rich_markup_of_a_device_is_text() -> None:
