@@ -48,9 +48,12 @@ HELP = {
     "dry-run": "print the compiler and SSH commands, run none",
     "yes": "never ask",
     "jobs": "commands that run at once (default: one for each core)",
+    "cpu": "cortex-a53, cortex-a76, max ...: the core to emulate (repeatable; default: the first two)",
+    "precision": "fp32, fp16 or int8 (repeatable; default: all that the core has)",
+    "job": "pass or 10-patch (repeatable; default: both)",
 }
-REPEATABLE = ("target", "device", "model", "suite")
-NUMBERS = ("jobs",)
+REPEATABLE = ("target", "device", "model", "suite", "cpu", "precision", "job")
+NUMBERS = ("jobs", "layers")
 MAIN_JOB = ("target", "device", "model", "scheme", "inventory", "dry-run", "yes")
 
 
@@ -320,6 +323,57 @@ def run_tests(_: Context, yes: bool = False) -> int:
     return int(any([_static_checks(), _run("pytest", "-q")]))  # pytest last: its closing line is the last one
 
 
+@_command(
+    "model",
+    "scheme",
+    "cpu",
+    "precision",
+    "job",
+    more={
+        "isa": "highest instruction set to use, as klaus-run's --isa (default: auto)",
+        "memory": "default or lean",
+        "layers": "how many of the most expensive layers to show (default: 8)",
+        "update-baseline": "store the counts as the committed baseline and in docs/instructions.md",
+    },
+)
+def count(
+    _: Context,
+    model: Sequence[str] | None = None,
+    scheme: str = "",
+    cpu: Sequence[str] | None = None,
+    precision: Sequence[str] | None = None,
+    isa: str = "auto",
+    memory: str = "default",
+    job: Sequence[str] | None = None,
+    layers: int = 8,
+    update_baseline: bool = False,
+) -> int:
+    """Count what a pass executes, beside the peers."""
+    from device_tests.count import job as counting
+
+    return counting.count(
+        counting.CountOrder(
+            models=tuple(model or ()),
+            scheme=scheme,
+            cpus=tuple(cpu or ()),
+            precisions=tuple(precision or ()),
+            isa=isa,
+            memory=memory,
+            jobs=tuple(job or ()),
+            layers=layers,
+            update=update_baseline,
+        )
+    )
+
+
+@_command(more={"symbol": "loops of functions or files called so (default: gemm)", "cpu": "default: neoverse-n1"})
+def mca(_: Context, symbol: str = "", cpu: str = "") -> int:
+    """Multiply-adds a cycle of the inner loops."""
+    from device_tests.count import mca as loops
+
+    return loops.mca(symbol, cpu)
+
+
 @_command()
 def clean(_: Context) -> None:
     """Remove build/ and tool caches; results/ stays."""
@@ -345,6 +399,8 @@ namespace = Collection(
     doctor,
     run_tests,
     check,
+    count,
+    mca,
     clean,
 )
 

@@ -100,12 +100,14 @@ class Program:
         logits_file: PurePosixPath | None = None,
         profile: bool = False,
         mark: bool = False,
+        options: Sequence[str] = (),
         on_record: Callable[[Record], None] | None = None,
         timeout_s: float,
     ) -> Bench:
         """Times passes (patches None or 1) or 10-patch jobs (patches 10); on_record sees each record as it comes.
 
-        input_file: what layer 0 reads, float32 HWC; logits_file: where the last layer's values go, float32.
+        input_file: what layer 0 reads, float32 HWC; logits_file: where the last layer's values go, float32. mark: tells
+        an instruction counter where passes and layers end. options: more of the program's, e.g. --memory lean.
         """
         argv = ["bench", "--model", str(model), "--runs", str(runs), "--warmup", str(warmup)]
         argv += ["--threads", str(threads), "--isa", isa, "--precision", precision]
@@ -114,6 +116,7 @@ class Program:
         argv += ["--logits", str(logits_file)] if logits_file is not None else []
         argv += ["--profile"] if profile else []
         argv += ["--mark"] if mark else []
+        argv += options
         expected = (LoadRecord, PassRecord, LayerRecord, MemoryRecord, BenchRecord)
         records = self._records(argv, expected, timeout_s, on_record=on_record)
         passes = _of(PassRecord, records)

@@ -141,6 +141,12 @@ def llvm_ar() -> Tool | Missing:
 
 
 @cache
+def llvm_tool(command: str) -> Tool | Missing:
+    """Another tool of LLVM's, such as llvm-mca."""
+    return _llvm(command, command, "llvm 19")
+
+
+@cache
 def xcode() -> Tool | Missing:
     """Xcode's compiler for iPhones, on a Mac."""
     path = _output(["xcrun", "--sdk", "iphoneos", "--show-sdk-path"])

@@ -65,8 +65,8 @@ COMPILERS = (  # detect.py finds them in other versions too
 EMULATORS = (
     Need(
         "qemu user mode, 64-bit ARM",
-        "runs the device program here",
-        ("qemu-aarch64", "qemu-aarch64-static"),
+        "runs the device program here and counts its instructions",
+        ("qemu-aarch64",),  # a statically linked one takes no plugins
         {"apt": "qemu-user", "dnf": "qemu-user", "pacman": "qemu-user", "zypper": "qemu-linux-user"},
     ),
     Need(
