@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 from device_tests import inventory
+from device_tests.devices import debian
 from klaus_runtime.pack import pack, read_packed
 from klaus_runtime.registry import load_model
 from toolchains import detect
@@ -123,6 +124,28 @@ def test_the_example_of_the_readme_is_the_file(root: Path) -> None:
     example = (root / "docs" / "examples" / "classify.c").read_text()
     blocks = [block for kind, block in BLOCK.findall((root / "README.md").read_text()) if kind == "c"]
     assert example in blocks
+
+
+def test_the_readme_has_a_place_for_a_report(root: Path) -> None:
+    before, opening, rest = (root / "README.md").read_text().partition("\n<!-- report -->\n")
+    _, closing, after = rest.partition("<!-- end of report -->\n")
+    assert opening
+    assert closing
+    assert "report -->" not in before + after
+
+
+def test_the_cron_line_of_the_readme_runs_in_a_fresh_clone(root: Path, tmp_path: Path) -> None:
+    """Its shell opens the log before anything could make its folder."""
+    (line,) = re.findall(r"^[\d *]{9,}  (cd .*)$", (root / "README.md").read_text(), re.MULTILINE)
+    (tmp_path / "inv").write_text("#!/bin/sh\necho called with $*\n")
+    (tmp_path / "inv").chmod(0o755)
+    command = line.replace("/path/to/klaus", shlex.quote(str(tmp_path)))
+    subprocess.run(["sh", "-c", command], check=True)
+    assert (tmp_path / "results" / "nightly.log").read_text() == "called with nightly --yes\n"
+
+
+def test_the_mirror_variable_is_documented(root: Path) -> None:
+    assert f'`{debian.MIRROR_ENV}="http' in (root / "docs" / "devices.md").read_text()
 
 
 def test_ci_calls_the_test_command_of_the_readme(root: Path) -> None:

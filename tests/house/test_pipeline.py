@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import socket
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,6 +15,9 @@ from device_tests import pipeline, prepare
 from device_tests.errors import InventoryError
 from klaus_runtime.errors import KlausError
 from klaus_runtime.pack import read_packed
+from toolchains.build import Build
+from toolchains.build import build as compile_targets
+from toolchains.errors import BuildError
 
 
 @pytest.fixture
@@ -135,6 +141,39 @@ def test_deploy_sends_once_and_a_dead_device_fails_alone(
     ]
     assert "answers" in listed[1]
     assert "no: " in listed[0]
+
+
+DEAD = '[devices.dead]\nkind = "ssh"\ntarget = "linux-aarch64"\nhost = "127.0.0.1"\nport = 1\nuser = "nobody"\n'
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("devices", "builds", "code"),
+    [([USER], True, 0), ([USER], False, 1), ([USER, DEAD], True, 4), ([USER, DEAD], False, 4)],
+    ids=["all well", "a target does not build", "a device is away", "both"],
+)
+def test_nightly_ends_with_the_worst_status(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, devices: list[str], builds: bool, code: int
+) -> None:
+    """The real program under qemu's user mode; what could be measured is measured in each case."""
+    monkeypatch.setattr(pipeline, "CACHE", tmp_path / "cache")
+    monkeypatch.setattr(pipeline, "RESULTS", tmp_path / "results")
+    if not builds:
+
+        def one_breaks(names: Sequence[str], **options: Any) -> list[Build]:
+            if not names:  # nightly's own call: all that this computer can build
+                raise BuildError("ios: kernels/engine/run.c: clang failed (exit code 1)")
+            return compile_targets(names, **options)
+
+        monkeypatch.setattr(pipeline, "compile_targets", one_breaks)
+    file = str(farm(tmp_path, *devices))
+    order = pipeline.Order.asked(models=[str(tiny)], scheme="q8", suites=["timing"], inventory=file)
+    assert pipeline.nightly(order) == code
+    (journal,) = (tmp_path / "results").glob("*/records.jsonl")
+    records = [json.loads(line) for line in journal.read_text().splitlines()]
+    passed = {one["device"] for one in records if one["metric"] == "test" and one["status"] == "PASS"}
+    assert passed == {"user"}
+    assert (journal.parent / "report.md").exists()
 
 
 def test_dry_run_runs_nothing(
