@@ -19,8 +19,8 @@ import tasks
 from device_tests.errors import InventoryError
 
 NAMES = [
-    *("bench", "build", "check", "clean", "deploy", "deploy-and-bench", "devices.enrol", "devices", "doctor"),
-    *("fetch-model", "models", "nightly", "quant-table", "quantize", "report", "test"),
+    *("bench", "build", "check", "clean", "count", "deploy", "deploy-and-bench", "devices.enrol", "devices", "doctor"),
+    *("fetch-model", "mca", "models", "nightly", "quant-table", "quantize", "report", "test"),
 ]
 
 
