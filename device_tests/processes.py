@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
+import subprocess
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 
 
@@ -25,6 +28,20 @@ def end_all(pids: list[int]) -> None:
     for pid in pids:
         with suppress(ProcessLookupError, PermissionError):
             os.kill(pid, signal.SIGKILL)
+
+
+@cache
+def leash() -> tuple[str, ...]:
+    """Words before a command that make the kernel kill it once the thread that started it is gone, kill -9 included.
+
+    Empty where setpriv of util-linux 2.33 or later is not there, as on macOS.
+    """
+    setpriv = shutil.which("setpriv")
+    if setpriv is None:
+        return ()
+    words = (setpriv, "--pdeathsig", "KILL", "--")
+    tried = subprocess.run([*words, "true"], stdin=subprocess.DEVNULL, capture_output=True, check=False)
+    return words if tried.returncode == 0 else ()
 
 
 def _children(pid: int) -> list[int]:

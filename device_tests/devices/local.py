@@ -20,6 +20,7 @@ from device_tests.devices.local_file import LocalFile, reading, writing
 from device_tests.devices.spec import DeviceSpec, remote_below
 from device_tests.devices.text import Collector, Limits, printable
 from device_tests.errors import DeadlineError, DeviceError, NoSpaceError
+from device_tests.processes import leash
 
 _ENOSPC = (28, 122)  # ENOSPC, and EDQUOT on Linux: full for us
 GRACE_S = 1.0  # how long output may still come after the program itself has ended
@@ -87,8 +88,9 @@ class LocalDevice:
             what = printable(argv[0] if argv else "", 120)
             return Completed(tuple(argv), 127, b"", f"{what}: not found\n".encode(), 0)
         collector = Collector(self.name, on_stdout, self._limits)
+        command = self._command(argv)
         process = subprocess.Popen(
-            self._command(argv),
+            [*leash(), *command],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -97,7 +99,7 @@ class LocalDevice:
             start_new_session=True,
         )
         try:
-            self._pump(process, collector, time.monotonic() + timeout_s, timeout_s)
+            self._pump(process, command, collector, time.monotonic() + timeout_s, timeout_s)
             status = process.wait()
         finally:
             with contextlib.suppress(ProcessLookupError, PermissionError):
@@ -144,7 +146,14 @@ class LocalDevice:
         if not self._open:
             raise DeviceError(f"{self.name}: the device is not open; open() it first")
 
-    def _pump(self, process: subprocess.Popen[bytes], collector: Collector, deadline: float, timeout_s: float) -> None:
+    def _pump(
+        self,
+        process: subprocess.Popen[bytes],
+        command: Sequence[str],
+        collector: Collector,
+        deadline: float,
+        timeout_s: float,
+    ) -> None:
         """Moves output to the collector until both streams end, or the program ended and GRACE_S passed."""
         assert process.stdout is not None
         assert process.stderr is not None
@@ -165,16 +174,15 @@ class LocalDevice:
                 if ended is not None and now > ended + GRACE_S:
                     return  # a child of the program still holds the pipe
                 if now > deadline and ended is None:
-                    raise DeadlineError(_deadline_text(self.name, process.args, timeout_s))
+                    raise DeadlineError(_deadline_text(self.name, command, timeout_s))
         try:
             process.wait(max(0.0, deadline - time.monotonic()))
         except subprocess.TimeoutExpired as error:
-            raise DeadlineError(_deadline_text(self.name, process.args, timeout_s)) from error
+            raise DeadlineError(_deadline_text(self.name, command, timeout_s)) from error
 
 
-def _deadline_text(name: str, args: object, timeout_s: float) -> str:
-    command = " ".join(str(a) for a in args) if isinstance(args, list) else str(args)
-    return f"{name}: no end after {timeout_s:g} s, so it was killed: {printable(command, 200)}"
+def _deadline_text(name: str, command: Sequence[str], timeout_s: float) -> str:
+    return f"{name}: no end after {timeout_s:g} s, so it was killed: {printable(' '.join(command), 200)}"
 
 
 def _copy(name: str, source: Path, target: Path, mode: int, timeout_s: float, *, to_device: bool) -> None:

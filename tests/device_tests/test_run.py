@@ -11,6 +11,8 @@ import sys
 import time
 import xml.etree.ElementTree as Xml
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import jsonschema
@@ -144,6 +146,7 @@ def test_kill_minus_nine_of_the_harness_process(tmp_path: Path) -> None:
     assert "SIGKILL" in job.message
     assert "one.log" in job.message
     assert of(result, "one")[-1].message == "ended in the middle"
+    wait_gone(f"{tmp_path}.*classify", 3)  # though it has a session of its own
     assert journal.read(result.folder / journal.NAME) == list(result.records)
 
 
@@ -240,20 +243,34 @@ def test_no_build_for_a_device_costs_that_device(tmp_path: Path) -> None:
     assert "--target ios" in of(result, "two", "device_job")[0].message
 
 
-@pytest.mark.slow
-def test_a_device_does_one_job_at_a_time(tmp_path: Path) -> None:
-    plan = plan_of(tmp_path, write_stand_in(tmp_path / "klaus-run", "verify:hang"), suites=("conformance",))
+@contextmanager
+def hanging_run(folder: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """A run in a process of its own, whose device's program hangs in `verify`."""
+    write_stand_in(folder / "klaus-run", "verify:hang")
     script = (
         "import sys; from pathlib import Path\n"
         "from tests.device_tests.small_net import *; from device_tests.run import run_suites\n"
         "run_suites(plan_of(Path(sys.argv[1]), Path(sys.argv[1]) / 'klaus-run', suites=('conformance',)))\n"
     )
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent.parent)}
-    with subprocess.Popen(
-        [sys.executable, "-c", script, str(tmp_path)], stderr=subprocess.PIPE, env=environment
-    ) as first:
-        assert first.stderr is not None
-        assert b"test_kernels" in first.stderr.readline()
+    command = [sys.executable, "-c", script, str(folder)]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, env=environment) as process:
+        assert process.stderr is not None
+        assert b"test_kernels" in process.stderr.readline()
+        yield process
+
+
+def wait_gone(pattern: str, seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while subprocess.run(["pgrep", "-f", pattern], capture_output=True, check=False).returncode == 0:
+        assert time.monotonic() < deadline, "the device's program still runs"
+        time.sleep(0.1)
+
+
+@pytest.mark.slow
+def test_a_device_does_one_job_at_a_time(tmp_path: Path) -> None:
+    with hanging_run(tmp_path) as first:
+        plan = plan_of(tmp_path, tmp_path / "klaus-run", suites=("conformance",))
         second = quiet(plan)
         assert second.exit_code == 4
         assert "another run" in of(second, "one", "device_job")[0].message
@@ -268,23 +285,9 @@ def test_a_device_does_one_job_at_a_time(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_killed_run_leaves_no_job_behind(tmp_path: Path) -> None:
-    write_stand_in(tmp_path / "klaus-run", "verify:hang")
-    script = (
-        "import sys; from pathlib import Path\n"
-        "from tests.device_tests.small_net import *; from device_tests.run import run_suites\n"
-        "run_suites(plan_of(Path(sys.argv[1]), Path(sys.argv[1]) / 'klaus-run', suites=('conformance',)))\n"
-    )
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent.parent)}
-    with subprocess.Popen(
-        [sys.executable, "-c", script, str(tmp_path)], stderr=subprocess.PIPE, env=environment
-    ) as first:
-        assert first.stderr is not None
-        first.stderr.readline()
+    with hanging_run(tmp_path) as first:
         first.kill()
-    deadline = time.monotonic() + 30
-    while subprocess.run(["pgrep", "-f", f"{tmp_path}.*verify"], capture_output=True, check=False).returncode == 0:
-        assert time.monotonic() < deadline, "the device's program still runs"
-        time.sleep(0.3)
+    wait_gone(f"{tmp_path}.*verify", 30)
     assert quiet(plan_of(tmp_path, write_stand_in(tmp_path / "klaus-run"), suites=("conformance",))).exit_code == 0
 
 
