@@ -50,6 +50,7 @@ def test_klaus_own_picture_names_are_found(mobile: Model) -> None:
     assert mobile.labels == labels.ilsvrc2012()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", ENGINES)
 def test_klaus_equals_ccv(make: MakeEngine, mobile: Model, klaus_golden: Path) -> None:
     engine = make(mobile)
@@ -85,6 +86,7 @@ def test_lite0_logits_of_the_c_library(lite0: Model, shared: Path, host_build: B
     engine.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", ENGINES)
 def test_lite0_logits_equal_the_original(make: MakeEngine, lite0: Model, shared: Path) -> None:
     folder = shared / "data" / "photos"

@@ -44,7 +44,9 @@ def made(root: Path, *names: str, out: Path | None = None) -> list[str]:
     return sorted(step.split(": ", 1)[1] for step in steps)
 
 
-@pytest.mark.parametrize("target", ["host", "linux-aarch64", "linux-armv7"])
+@pytest.mark.parametrize(
+    "target", ["host", *(pytest.param(name, marks=pytest.mark.slow) for name in ("linux-aarch64", "linux-armv7"))]
+)
 def test_the_program_runs(target: str, small: Callable[[str], Build]) -> None:
     program = small(target).program
     done = subprocess.run([*runner(target), program, "8"], capture_output=True, text=True, check=False, timeout=60)
