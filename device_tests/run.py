@@ -8,27 +8,24 @@ results/RUN/logs/           what each device's pytest wrote, and its job
 
 from __future__ import annotations
 
-import os
 import platform
 import queue
-import secrets
-import shutil
 import tempfile
 from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from threading import Event
 
 from device_tests.devices import make_device
 from device_tests.devices.spec import DeviceSpec
-from device_tests.errors import HarnessError, InventoryError, SetupError
+from device_tests.errors import HarnessError, InventoryError
 from device_tests.farm import JobState, run_job
 from device_tests.photos import Photo, demo_photos, folder_photos
 from device_tests.plan import Job, RunPlan
 from device_tests.progress import Display
+from device_tests.results import new_folder, write_text
 from klaus_runtime.accuracy import CLAIM_FROM
 from reports import journal
 from reports.compare import earlier_runs
@@ -58,7 +55,9 @@ def run_suites(plan: RunPlan, *, display: Display | None = None, draw: bool = Tr
     display: shows how it goes, by default on stderr; draw: print the report at the end, on stdout.
     """
     photos = _photos(plan)
-    run, folder = _new_folder(plan.results)
+    folder = new_folder(plan.results)
+    run = folder.name
+    (folder / "logs").mkdir()
     records: list[Record] = []
     with journal.Journal(folder / journal.NAME) as writer, display or Display() as screen:
 
@@ -91,8 +90,8 @@ def write_reports(folder: Path) -> Page:
     if not records:
         raise InventoryError(f"{folder}: the journal is empty, so there is nothing to report; run again")
     page = make_page(records, list(earlier_runs(folder.parent, folder.name)))
-    _write(folder / "report.md", markdown.render(page))
-    _write(folder / "junit.xml", junit.render(records))
+    write_text(folder / "report.md", markdown.render(page))
+    write_text(folder / "junit.xml", junit.render(records))
     return page
 
 
@@ -116,19 +115,6 @@ def _photos(plan: RunPlan) -> list[Photo]:
     if not {"accuracy", "agreement"} & set(plan.suites):
         return []
     return demo_photos() if plan.photos is None else folder_photos(plan.photos)
-
-
-def _new_folder(results: Path) -> tuple[str, Path]:
-    """A run's name and its new folder; names sort by time."""
-    run = f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
-    folder = results / run
-    try:
-        (folder / "logs").mkdir(parents=True)
-    except OSError as error:
-        raise SetupError(
-            f"{folder}: results cannot be written there ({error.strerror}); give a writable folder"
-        ) from error
-    return run, folder
 
 
 def _head(run: str, plan: RunPlan, photos: Sequence[Photo]) -> Iterator[Record]:
@@ -256,15 +242,3 @@ def _closing(run: str, records: Sequence[Record]) -> Record:
         subject="end",
         attributes={"exit_code": code, "records": len(records)},
     )
-
-
-def _write(path: Path, text: str) -> None:
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(text)
-        Path(name).chmod(0o644)
-        shutil.move(name, path)
-    except OSError as error:
-        Path(name).unlink(missing_ok=True)
-        raise SetupError(f"{path}: cannot be written ({error.strerror}); make room and run `invoke report`") from error

@@ -4,9 +4,7 @@ plugin's source. Lines that begin with # are comments; the first other line name
 
 from __future__ import annotations
 
-import os
 import re
-import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +12,8 @@ from pathlib import Path
 from device_tests.count.measure import Setting
 from device_tests.devices.counting import COLUMNS, SOURCE, Counts
 from device_tests.devices.text import printable
-from device_tests.errors import InventoryError, SetupError
+from device_tests.errors import InventoryError
+from device_tests.results import write_text
 
 BASELINE, PEERS, GOALS = SOURCE / "baseline.tsv", SOURCE / "peers.tsv", SOURCE / "goals.tsv"
 MAX_RISE = 0.005  # what a count may rise above its baseline
@@ -112,19 +111,6 @@ def rises(measured: Mapping[Setting, Counts], baseline: Mapping[Setting, Counts]
             if now > was * (1 + MAX_RISE):
                 found.append(f"{setting}: {now:,} {name}, {100 * (now / was - 1):.2f} % above the baseline's {was:,}")
     return found
-
-
-def write_text(path: Path, text: str) -> None:
-    """A file, whole or not at all."""
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(text)
-        Path(name).chmod(0o644)
-        Path(name).replace(path)
-    except OSError as error:
-        Path(name).unlink(missing_ok=True)
-        raise SetupError(f"{path}: cannot be written ({error.strerror})") from error
 
 
 def _read(path: Path, columns: Sequence[str]) -> Iterable[dict[str, str]]:

@@ -6,13 +6,11 @@ repeat to the instruction: that is what the committed baseline and the compariso
 
 from __future__ import annotations
 
-import secrets
 import shlex
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 
 from device_tests import prepare
@@ -23,7 +21,6 @@ from device_tests.count.files import (
     read_peers,
     rises,
     write_baseline,
-    write_text,
 )
 from device_tests.count.measure import FULL_CONNECTS, JOBS, Counted, Setting, full_connects, measure
 from device_tests.count.tables import document, tables_of
@@ -31,9 +28,10 @@ from device_tests.deploy import PROGRAM, deploy
 from device_tests.devices.counting import Counts
 from device_tests.devices.qemu_user import make as make_qemu_user
 from device_tests.devices.spec import DeviceSpec, check_word
-from device_tests.errors import InventoryError, SetupError
+from device_tests.errors import InventoryError
 from device_tests.plan import ModelPlan
 from device_tests.program import Program
+from device_tests.results import new_folder, write_text
 from reports import journal
 from reports.formats.table_console import print_tables
 from reports.record import Attribute, Record, Status, clip, now
@@ -154,14 +152,9 @@ def _file(model: ModelPlan) -> str:
 
 def _journal(counted: Sequence[Counted], models: Sequence[ModelPlan]) -> Path:
     """The run's records, below results/count/."""
-    run = f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
-    folder = RESULTS / "count" / run
-    try:
-        folder.mkdir(parents=True)
-    except OSError as error:
-        raise SetupError(f"{folder}: cannot be made ({error.strerror}); give a writable folder") from error
+    folder = new_folder(RESULTS / "count")
     with journal.Journal(folder / journal.NAME) as writer:
-        for record in records_of(run, counted, models):
+        for record in records_of(folder.name, counted, models):
             writer.append(record)
     return folder
 

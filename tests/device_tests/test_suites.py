@@ -8,10 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from device_tests.errors import InventoryError
+from device_tests.errors import InventoryError, SetupError
 from device_tests.photos import DEMO, Photo, demo_photos, folder_photos
 from device_tests.plan import Job
 from device_tests.program_records import TopClass
+from device_tests.results import new_folder, write_text
 from device_tests.suites.accuracy import NEAR, class_numbers, same_top
 from device_tests.suites.agreement import difference, reference
 from klaus_runtime.accuracy import interval
@@ -127,3 +128,12 @@ def test_a_folder_without_photos_is_an_error(tmp_path: Path) -> None:
     for folder in (tmp_path, tmp_path / "nowhere"):
         with pytest.raises(InventoryError, match="photo"):
             folder_photos(folder)
+
+
+def test_a_file_of_results_that_cannot_be_written_is_a_set_up_error(tmp_path: Path) -> None:
+    (tmp_path / "report.md").mkdir()
+    with pytest.raises(SetupError, match=r"report\.md.*make room"):
+        write_text(tmp_path / "report.md", "new")
+    assert [path.name for path in tmp_path.iterdir()] == ["report.md"]
+    with pytest.raises(SetupError, match="cannot be written"):
+        new_folder(Path("/proc/results"))
