@@ -5,6 +5,20 @@
 
 #if defined(__aarch64__)
 
+/* Three vectors that lie side by side, by one instruction that advances its pointer as well. In registers of their
+ * own, always the same: left to the compiler, three neighbours among 32 in use make it move the others about. */
+static inline void klaus_load_3(float32x4_t *to, const float **from) {
+    register float32x4_t first __asm__("v0");
+    register float32x4_t second __asm__("v1");
+    register float32x4_t third __asm__("v2");
+    __asm__ volatile("ld1 {%0.4s, %1.4s, %2.4s}, [%3], #48"
+                     : "=w"(first), "=w"(second), "=w"(third), "+r"(*from)
+                     :
+                     : "memory");
+    to[0] = first;
+    to[1] = second;
+    to[2] = third;
+}
 /* sum + vector * scalar[lane], one rounding */
 static inline float32x4_t klaus_fma_lane0(float32x4_t sum, float32x4_t vector, float32x4_t scalars) {
     return vfmaq_laneq_f32(sum, vector, scalars, 0);
@@ -32,6 +46,10 @@ static inline uint8x16_t klaus_table16(uint8x16_t table, uint8x16_t indices) {
 
 #else
 
+static inline void klaus_load_3(float32x4_t *to, const float **from) {
+    for (int v = 0; v < 3; v++, *from += 4)
+        to[v] = vld1q_f32(*from);
+}
 /* armv7 multiplies by a lane only with a rounding between (VMLA); VFMA there takes no lane. */
 static inline float32x4_t klaus_fma_lane0(float32x4_t sum, float32x4_t vector, float32x4_t scalars) {
     return vmlaq_lane_f32(sum, vector, vget_low_f32(scalars), 0);

@@ -14,6 +14,7 @@
 typedef struct geometry {
     bool joined;                  /* a tap is a kernel row */
     bool padded;                  /* the input is a padded copy in scratch */
+    bool direct;                  /* pointwise: an output's pixel is its input's */
     int64_t rows, cols, channels; /* of what is read: the input or its padded copy */
     int32_t top, left;            /* padding that remains to be seen to while reading */
     int32_t taps, depth;
@@ -36,6 +37,8 @@ static geometry geometry_of(const klaus_shape *s, int32_t tile_rows) {
     g.left = s->pad_left;
     g.group_channels = s->in_channels / s->groups;
     g.group_filters = s->out_channels / s->groups;
+    g.direct = s->kernel_rows == 1 && s->kernel_cols == 1 && s->stride_rows == 1 && s->stride_cols == 1 &&
+               s->pad_top == 0 && s->pad_left == 0 && s->out_rows == s->in_rows && s->out_cols == s->in_cols;
     g.joined = s->groups == 1 && s->in_channels < JOIN_CHANNELS && s->kernel_cols > 1;
     g.taps = s->kernel_rows * s->kernel_cols;
     g.depth = g.group_channels;
@@ -129,10 +132,19 @@ static void pad(const klaus_call *call, const geometry *g, int32_t part, int32_t
 static void point(const klaus_shape *s, const geometry *g, const float *input, const float *zeros, int64_t pixel,
                   int32_t count, const float **pointers) {
     const int32_t columns = g->joined ? 1 : s->kernel_cols;
-    for (int32_t r = 0; r < count; r++, pixel++) {
-        const int64_t y = pixel / s->out_cols * s->stride_rows - g->top;
-        const int64_t x = pixel % s->out_cols * s->stride_cols - g->left;
+    if (g->direct) {
+        for (int32_t r = 0; r < count; r++)
+            pointers[r] = input + (pixel + r) * g->channels;
+        return;
+    }
+    int64_t row = pixel / s->out_cols, col = pixel % s->out_cols;
+    for (int32_t r = 0; r < count; r++) {
+        const int64_t y = row * s->stride_rows - g->top, x = col * s->stride_cols - g->left;
         const float **to = pointers + r;
+        if (++col == s->out_cols) {
+            col = 0;
+            row++;
+        }
         for (int32_t u = 0; u < s->kernel_rows; u++)
             for (int32_t v = 0; v < columns; v++, to += count) {
                 const bool inside = y + u >= 0 && y + u < g->rows && x + v >= 0 && x + v < g->cols;
@@ -177,7 +189,7 @@ void klaus_conv_gemm_run(const klaus_call *call, int32_t phase, int32_t part, in
                 const int64_t channel = (int64_t)group * g.group_filters + first;
                 tile.width = klaus_panel_width(g.group_filters, first, kernel->width);
                 tile.outputs = g.group_filters - first < tile.width ? g.group_filters - first : tile.width;
-                tile.scale = panel;
+                tile.scale = s->has_scale ? panel : NULL;
                 tile.bias = panel + tile.width;
                 tile.weights = panel + 2 * tile.width;
                 for (int64_t pixel = chunk; pixel < chunk_end; pixel += kernel->rows) {

@@ -199,8 +199,8 @@ void klaus_full_connect_gemm_run(const klaus_call *call, int32_t part, int32_t p
         tile.width = klaus_panel_width(s->out_channels, (int32_t)first, kernel->width);
         tile.outputs = s->out_channels - (int32_t)first;
         tile.outputs = tile.outputs < tile.width ? tile.outputs : tile.width;
-        tile.scale = (const float *)(const void *)panel;
-        tile.bias = tile.scale + tile.width;
+        tile.scale = s->has_scale ? (const float *)(const void *)panel : NULL;
+        tile.bias = (const float *)(const void *)panel + tile.width;
         const uint8_t *encoded = panel + (size_t)(2 * tile.width) * sizeof(float);
         for (int64_t done = 0; done < inputs; done += block) {
             const int64_t count = inputs - done < block ? inputs - done : block;

@@ -17,13 +17,14 @@ typedef struct klaus_gemm_tile {
     const float *const *inputs; /* [taps][rows] */
     size_t offset;              /* in floats, added to each of them */
     const float *weights;       /* [taps * depth][width], 4-byte aligned */
-    const float *start;         /* [rows][width] to add to, or NULL = zero */
-    /* finished: output[row * stride + c] = act(scale[c] * sum + bias[c] + addend[row * stride + c]), c < outputs;
+    const float *start;         /* [rows][width] to add to, or NULL: a first sum */
+    /* Where scale is NULL it counts as ones, and the sums begin with the bias instead of zero.
+     * finished: output[row * stride + c] = act(scale[c] * sum + bias[c] + addend[row * stride + c]), c < outputs;
      * else the bare sums of all `width` channels go there. */
     int32_t finished;
     int32_t outputs;
     uint32_t activation;
-    const float *scale, *bias; /* [width] */
+    const float *scale, *bias; /* [width]; scale may be NULL */
     const float *addend;       /* or NULL; it may be the output */
     float *output;
     size_t stride;

@@ -10,13 +10,16 @@ typedef struct klaus_winograd_sums {
 } klaus_winograd_sums;
 
 __attribute__((always_inline)) static inline void klaus_winograd_step(klaus_winograd_sums *sums, const float *inputs,
-                                                                      const float *weights, const int tiles,
+                                                                      const float **weights, const int tiles,
                                                                       const int vectors) {
     float32x4_t w[3], x[2];
     x[0] = vld1q_f32(inputs);
     x[1] = tiles > 4 ? vld1q_f32(inputs + 4) : x[0];
-    for (int v = 0; v < vectors; v++)
-        w[v] = vld1q_f32(weights + 4 * v);
+    if (vectors == 3)
+        klaus_load_3(w, weights);
+    else
+        for (int v = 0; v < vectors; v++, *weights += 4)
+            w[v] = vld1q_f32(*weights);
     for (int t = 0; t < tiles; t++)
         for (int v = 0; v < vectors; v++)
             sums->at[t][v] = t % 4 == 0   ? klaus_fma_lane0(sums->at[t][v], w[v], x[t / 4])
@@ -43,21 +46,19 @@ __attribute__((always_inline)) static inline void klaus_winograd_multiply_body(c
                 sums.at[t][v] = vdupq_n_f32(0);
         int32_t depth = *depths;
         for (; depth >= 4; depth -= 4) {
-            klaus_winograd_step(&sums, inputs, weights, tiles, vectors);
+            klaus_winograd_step(&sums, inputs, &weights, tiles, vectors);
             klaus_winograd_part_steps();
-            klaus_winograd_step(&sums, inputs + lanes, weights + 4 * vectors, tiles, vectors);
+            klaus_winograd_step(&sums, inputs + lanes, &weights, tiles, vectors);
             klaus_winograd_part_steps();
-            klaus_winograd_step(&sums, inputs + 2 * lanes, weights + 8 * vectors, tiles, vectors);
+            klaus_winograd_step(&sums, inputs + 2 * lanes, &weights, tiles, vectors);
             klaus_winograd_part_steps();
-            klaus_winograd_step(&sums, inputs + 3 * lanes, weights + 12 * vectors, tiles, vectors);
+            klaus_winograd_step(&sums, inputs + 3 * lanes, &weights, tiles, vectors);
             inputs += 4 * lanes;
-            weights += 16 * vectors;
         }
 #pragma clang loop unroll(disable) vectorize(disable)
         for (; depth > 0; depth--) {
-            klaus_winograd_step(&sums, inputs, weights, tiles, vectors);
+            klaus_winograd_step(&sums, inputs, &weights, tiles, vectors);
             inputs += lanes;
-            weights += 4 * vectors;
         }
         for (int t = 0; t < tiles; t++)
             for (int v = 0; v < vectors; v++, to += 4)
