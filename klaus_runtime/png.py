@@ -27,6 +27,7 @@ MAX_FILE_BYTES = 1 << 28
 _DEPTHS = (1, 2, 4, 8)
 _COLOUR_NAMES = {0: "gray", 2: "colour", 3: "palette", 4: "gray with alpha", 6: "colour with alpha"}
 _AVERAGE, _PAETH = 3, 4
+_MAX_STEPS = 1 << 18  # rows or diagonals, which take some microseconds however short: no layer is that thin
 _FILTERS = (
     oxipng.RowFilter.NoOp,
     oxipng.RowFilter.Sub,
@@ -170,11 +171,16 @@ def _unfilter(raw: U8, name: str) -> U8:
     filters = raw[:, 0]
     if filters.max() > _PAETH:
         raise InputError(f"{name}: row {int(np.argmax(filters))} has filter {filters.max()}, PNG has 0 to 4")
-    if (filters >= _AVERAGE).any():
-        return _unfilter_wavefront(raw)
     rows = raw[:, 1:]
     if not filters.any():
         return rows
+    by_diagonals = bool((filters >= _AVERAGE).any())
+    if (sum(rows.shape) if by_diagonals else len(rows)) > _MAX_STEPS:
+        raise InputError(
+            f"{name}: {rows.shape[1]:,} x {len(rows):,} bytes with row filters would take too long: save it without"
+        )
+    if by_diagonals:
+        return _unfilter_wavefront(raw)
     result = rows.copy()
     for number, kind in enumerate(filters):
         if kind == 1:

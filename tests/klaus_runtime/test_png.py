@@ -170,3 +170,18 @@ def test_the_real_pictures_of_klaus(shared: Path) -> None:
         assert len(np.unique(found.samples)) == levels
         seen = np.asarray(Image.open(shared / "data" / "klaus-2014" / name))
         assert np.array_equal(found.samples, seen)
+
+
+@pytest.mark.parametrize("filters", ["\1", "\2", "\3", "\4", "\0\0\0\4"])
+def test_thin_pictures_that_would_take_hours_are_refused(filters: str) -> None:
+    """A file of some KiB may hold millions of rows of one sample, or one row of millions, each a step of its own."""
+    for width, height in ((1, 1 << 22), (1 << 22, 1)):
+        rows = np.zeros((height, 1 + width), np.uint8)
+        rows[-1, 0] = ord(filters[-1])
+        rows[: len(filters), 0] = np.frombuffer(filters.encode(), np.uint8)[:height]
+        data = _file(_header(width, height), (b"IDAT", zlib.compress(rows.tobytes())), END)
+        if width == 1 or (ord(filters[-1]) > 2 and len(filters) == 1):
+            with pytest.raises(InputError, match="would take too long"):
+                png.decode(data, "x")
+        else:
+            png.decode(data, "x")
