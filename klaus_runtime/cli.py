@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import errno
 import json
+import math
 import os
 import shlex
 import sys
@@ -205,6 +206,8 @@ def _quantize(options: argparse.Namespace) -> None:
             options.scheme,
             seed=options.seed,
             calibration=options.calibration,
+            budget=options.budget,
+            max_loss=options.max_loss,
             work=options.work or registry.cache_folder().parent / "quantize",
             report=lambda what, done, total: progress.update(bar, description=clean(what), completed=done, total=total),
         )
@@ -511,6 +514,22 @@ def _shard(text: str) -> tuple[int, int]:
     return int(number), int(count)
 
 
+def _size(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= 1 << 40:
+        raise argparse.ArgumentTypeError(f"{clean(text)!r} is not a number of bytes")
+    return int(text)
+
+
+def _points(text: str) -> float:
+    try:
+        points = float(text)
+    except ValueError:
+        points = math.nan
+    if not 0 <= points <= 100:
+        raise argparse.ArgumentTypeError(f"{clean(text)!r} is not a number from 0 to 100")
+    return points
+
+
 def _parser() -> argparse.ArgumentParser:
     names = ", ".join(registry.MODELS)
     parser = argparse.ArgumentParser(prog="klaus", description="Small ImageNet classifiers, on this computer.")
@@ -563,6 +582,10 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--seed", type=int, default=0, help="of what a scheme draws (default 0)")
     text = "folder of unlabelled photos, some hundred: schemes q6 and below need them, q8 gains by them"
     sub.add_argument("--calibration", type=Path, metavar="DIR", help=text)
+    text = "auto: bytes of the whole package at most"
+    sub.add_argument("--budget", type=_size, metavar="BYTES", help=text)
+    text = "auto: of 100 photos, how many may be answered otherwise than by the float model"
+    sub.add_argument("--max-loss", type=_points, metavar="PTS", help=text)
     text = "keeps what an interrupted run has finished (default: quantize in the cache folder)"
     sub.add_argument("--work", type=Path, metavar="DIR", help=text)
     text = "klaus-2014: insist on what Klaus' own loader reads (default: that where it fits, else the smallest)"

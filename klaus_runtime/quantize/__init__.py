@@ -8,7 +8,7 @@ from pathlib import Path
 
 from klaus_runtime.errors import InputError
 from klaus_runtime.model import Convolution, FullConnect, Model
-from klaus_runtime.quantize import calibrated, schemes, views
+from klaus_runtime.quantize import auto, calibrated, schemes, views
 from klaus_runtime.quantize.sequential import Report
 
 _CALIBRATED: Mapping[str, str] = {
@@ -16,6 +16,7 @@ _CALIBRATED: Mapping[str, str] = {
     "q5": "32 entries a codebook, chosen on calibration photos",
     "q4": "16 entries a codebook, chosen and tuned on calibration photos",
     "q3": "16 entries a codebook at 3 bits a weight as a coder counts them, chosen and tuned on calibration photos",
+    "auto": "mixed precision: the most bits within --budget, or the fewest within --max-loss",
 }
 SCHEMES: Mapping[str, str] = {name: scheme.description for name, scheme in schemes.SCHEMES.items()} | dict(_CALIBRATED)
 
@@ -26,12 +27,15 @@ def quantize(
     *,
     seed: int = 0,
     calibration: Path | None = None,
+    budget: int | None = None,
+    max_loss: float | None = None,
     work: Path | None = None,
     report: Report = lambda *_: None,
 ) -> Model:
     """A model whose weights are chosen from codebooks as `scheme` (a key of SCHEMES) says; deterministic.
 
     calibration: folder of unlabelled photos; q6 and fewer bits need one, q8 gains by it, the klaus schemes ignore it.
+    budget: for auto, bytes of the package at most; max_loss: for auto instead, answers of 100 that may change at most.
     work: folder that keeps what an interrupted run has finished. report(what, done, of) is told how far it is.
     Raises InputError for an unknown scheme, absent photos, a model that is quantized already, or one the scheme does
     not fit.
@@ -43,8 +47,19 @@ def quantize(
             raise InputError(
                 f"model {model.name}: layer {layer.name} has a codebook already: quantize the float model it came from"
             )
+    if (scheme == "auto") != (budget is not None or max_loss is not None) or (budget and max_loss is not None):
+        raise InputError("scheme auto needs one of --budget BYTES and --max-loss PTS; other schemes take neither")
     recipe = calibrated.RECIPES.get(scheme)
-    if recipe is not None and calibration is not None:
+    if scheme == "auto" and calibration is not None:
+        photos = views.find(calibration)
+        if budget is not None:
+            result, bits = auto.within_bytes(model, budget, photos, seed=seed, work=work, report=report)
+            chosen = f"{bits:.3f} bits a weight for {budget} bytes"
+        else:
+            assert max_loss is not None
+            result, chosen = auto.within_loss(model, max_loss, photos, seed=seed, work=work, report=report)
+        said = f"auto ({chosen}, calibrated on {len(photos)} photos, seed {seed})"
+    elif recipe is not None and calibration is not None:
         photos = views.find(calibration)
         result = calibrated.apply(model, recipe, photos, seed=seed, work=work, report=report)
         said = f"{scheme} (calibrated on {len(photos)} photos, seed {seed})"

@@ -21,6 +21,7 @@ from klaus_runtime.model import (
     F32,
     NETWORK_INPUT,
     U8,
+    Activate,
     Activation,
     Codebook,
     Convolution,
@@ -59,8 +60,9 @@ class LayerPlan:
 class Method:
     """Numbers of the method, the same for all layers."""
 
-    damping: float = 0.01
-    rows_a_weight: int = 200  # positions that moments are measured at, for each weight of an output
+    damping: float = 0.01  # of the covariance that indices are chosen under, in shares of its mean diagonal
+    caution: float = 1.0  # the same of the regression that moves the target away from the weights
+    rows_a_weight: int = 64  # positions that moments are measured at, for each weight of an output
     least_rows: int = 8_000
     live_bytes: int = 2_500_000_000  # of kept activations; early layers of large nets see fewer views for it
     pooled_share: float = 0.5  # of a full connect's covariance that comes from behind the pool, the rest before it
@@ -103,10 +105,10 @@ def quantize_layers(
             weights, error = _fitted(layer, plan, _measured(travel, model, number, layer, method, seed), method)
             assert weights.codebook is not None
             note(number, error, weights.values.astype(np.uint8, copy=False), len(weights.codebook.values))
-            shift = travel.mean_shift(number, layer, replace(layer, weights=weights))
-            weights = replace(weights, bias=half(weights.bias + shift))
+            weights = travel.corrected(number, layer, replace(layer, weights=weights))
             checkpoints.save(f"layer-{number}", **_stored(weights))
-        travel.advance(number, layer, replace(layer, weights=weights))
+        else:
+            travel.advance(number, layer, replace(layer, weights=weights))
         finished[number] = weights
     report("layers", len(planned), len(planned))
     return replace(model, layers=tuple(_with(layer, finished.get(n)) for n, layer in enumerate(model.layers)))
@@ -166,15 +168,25 @@ def _fitted(
     groups = len(found.quantized)
     stored = weights.stored().astype(np.float64).reshape(groups, shape[0] // groups, -1)
     given = np.ones(shape[0]) if weights.scale is None else weights.scale.astype(np.float64)
+    target = _target(stored, found, method.caution)
     covariance = assign.damped(found.quantized, method.damping)
-    damping = covariance - found.quantized
-    wanted = stored @ (found.cross + damping)
-    target: F64 = np.linalg.solve(covariance, wanted.transpose(0, 2, 1)).transpose(0, 2, 1).astype(np.float64)
     importance = (np.ones(shape[0]) if plan.importance is None else plan.importance) * given**2
     problem = Problem(target, covariance, importance.reshape(groups, -1))
     result = fit(problem, plan.entries, rate=plan.rate, effort=method.effort)
     scale = half(result.scale.ravel() * given)
     return Weights(result.indices.reshape(shape), weights.bias, scale, Codebook(result.entries)), result.error
+
+
+def _target(stored: F64, found: moments.Moments, caution: float) -> F64:
+    """The T that brings T xq nearest to W x, drawn towards W: ridge regression.
+
+    Without much caution a few hundred photos are learnt by heart (docs/quantization.md): their loss nearly vanishes,
+    that of other photos grows.
+    """
+    ridged = assign.damped(found.quantized, caution)
+    wanted = stored @ (found.cross + (ridged - found.quantized))
+    result: F64 = np.linalg.solve(ridged, wanted.transpose(0, 2, 1)).transpose(0, 2, 1).astype(np.float64)
+    return result
 
 
 class _Travel:
@@ -207,48 +219,48 @@ class _Travel:
         for part in self._slices(layer):
             yield x[part], xq[part]
 
-    def mean_shift(self, number: int, exact: Layer, quantized: Layer) -> F32:
-        """(outputs,) by how much the quantized layer's mean output, before the activation, falls short."""
-        assert isinstance(exact, Convolution | FullConnect)
-        assert isinstance(quantized, Convolution | FullConnect)
-        step = evaluate.prepare(replace(exact, activation=Activation.LINEAR))
-        stepq = evaluate.prepare(replace(quantized, activation=Activation.LINEAR))
-
-        def short(pair: Pair) -> F64:
-            z, zq = step([pair[0]]), stepq([pair[1]])
-            axes = tuple(range(z.ndim - 1))
-            total: F64 = z.sum(axis=axes, dtype=np.float64) - zq.sum(axis=axes, dtype=np.float64)
-            return total
-
-        with blas.one_thread(), ThreadPoolExecutor(_WORKERS) as pool:
-            total = sum(pool.map(short, self.read(exact)))
-        positions = self.views * (self.cells[number] // len(exact.weights.bias))
-        shift: F32 = (np.asarray(total) / positions).astype(np.float32)
-        return shift
+    def corrected(self, number: int, exact: Convolution | FullConnect, quantized: Convolution | FullConnect) -> Weights:
+        """The quantized layer's weights with a bias that restores the mean of every output; advances behind it."""
+        linear = [replace(layer, activation=Activation.LINEAR) for layer in (exact, quantized)]
+        steps = [evaluate.prepare(layer) for layer in linear]
+        outputs = self._computed(number, exact, steps)
+        axes = (0, 1, 2)
+        shift = outputs[0].mean(axis=axes, dtype=np.float64) - outputs[1].mean(axis=axes, dtype=np.float64)
+        bias = half(quantized.weights.bias + shift)
+        outputs[1] += bias - quantized.weights.bias
+        weights = replace(quantized.weights, bias=bias)
+        activate = evaluate.prepare(Activate(exact.name, exact.inputs, exact.activation))
+        self.steps.append((evaluate.prepare(exact), evaluate.prepare(replace(quantized, weights=weights))))
+        self._keep(number, (activate([outputs[0]]), activate([outputs[1]])))
+        return weights
 
     def advance(self, number: int, exact: Layer, quantized: Layer) -> None:
         """Computes layer `number` of both networks and lets go what nobody reads any more."""
         self.steps.append((evaluate.prepare(exact), evaluate.prepare(quantized)))
         if not self.started:  # nothing was asked for yet: views are computed when they are
             return
-        inputs = [self._pair(source) for source in exact.inputs]
-        parts = list(self._slices(exact, number))
+        outputs = self._computed(number, exact, self.steps[number])
+        self._keep(number, (outputs[0], outputs[1]))
 
-        def run(part: slice) -> list[F32]:
-            return [step([pair[side][part] for pair in inputs]) for side, step in enumerate(self.steps[number])]
-
+    def _keep(self, number: int, pair: Pair) -> None:
         if number in self.last_reader:
-            outputs: list[F32] | None = None
-            with blas.one_thread(), ThreadPoolExecutor(_WORKERS) as pool:
-                for part, results in zip(parts, pool.map(run, parts), strict=True):
-                    if outputs is None:
-                        outputs = [np.empty((self.views, *result.shape[1:]), np.float32) for result in results]
-                    for output, result in zip(outputs, results, strict=True):
-                        output[part] = result
-            assert outputs is not None
-            self.live[number] = (outputs[0], outputs[1])
+            self.live[number] = pair
         for source in [source for source in self.live if self.last_reader[source] <= number]:
             del self.live[source]
+
+    def _computed(self, number: int, layer: Layer, steps: Sequence[evaluate.Step]) -> list[F32]:
+        """The outputs of the float and the quantized layer for all views."""
+        inputs = [self._pair(source) for source in layer.inputs]
+        rows, cols, channels = shapes.infer(self.model, until=number)[number]
+        outputs = [np.empty((self.views, rows, cols, channels), np.float32) for _ in steps]
+
+        def run(part: slice) -> None:
+            for side, step in enumerate(steps):
+                outputs[side][part] = step([pair[side][part] for pair in inputs])
+
+        with blas.one_thread(), ThreadPoolExecutor(_WORKERS) as pool:
+            list(pool.map(run, list(self._slices(layer, number))))
+        return outputs
 
     def _pair(self, source: int) -> Pair:
         if source == NETWORK_INPUT:

@@ -1,10 +1,15 @@
-"""Scales, biases and codebooks of a quantized network, tuned end to end until its answers are the float network's.
+"""Scales, biases, codebooks and indices of a quantized network, tuned end to end towards the float network's answers.
 
-Indices stay. The loss is KL(float || quantized) of the answers on unlabelled photos (knowledge distillation: Hinton et
+The loss is KL(float || quantized) of the answers on unlabelled photos (knowledge distillation: Hinton et
 al., 2015, arXiv:1503.02531); Adam (Kingma and Ba, 2014, arXiv:1412.6980) with a rate that falls to zero along a cosine,
 so that the last step is the one to keep. What is tuned is few numbers beside the weights: photos suffice that would
 teach the weights themselves nothing but these photos (as in quantizers that learn step sizes alone: Esser et al., 2019,
 arXiv:1902.08153; codebooks by gradients summed an entry: Deep Compression, Han et al., 2016).
+
+An index changes where the gradient of its weight keeps one sign: every weight has a hidden value that starts on its
+entry, moves by Adam and is rounded to the nearest entry when it is used, the gradient passing straight through the
+rounding (Bengio et al., 2013, arXiv:1308.3432). Noise moves a hidden value by less than half a step in the few steps
+there are, so few indices change, those that matter.
 """
 
 from __future__ import annotations
@@ -20,16 +25,20 @@ import numpy.typing as npt
 from klaus_runtime import blas
 from klaus_runtime.errors import CheckError
 from klaus_runtime.evaluate import FastEngine
-from klaus_runtime.model import F32, Codebook, Convolution, FullConnect, Layer, Model, Softmax, Weights
+from klaus_runtime.model import F32, U8, Codebook, Convolution, FullConnect, Layer, Model, Softmax, Weights
 from klaus_runtime.quantize.checkpoints import Checkpoints
 from klaus_runtime.quantize.gradient import Graph, log_softmax, weight_slope
 
 F64 = npt.NDArray[np.float64]
-Parts = dict[str, F64]  # "scale-N", "bias-N", "entries-N": how far each number was moved, in its own unit
+Reals = npt.NDArray[np.float64] | F32
+Parts = dict[str, Reals]  # "scale-N", "bias-N", "entries-N", "weights-N": how far each was moved, in its own unit
 
 _WORKERS = 2
 _DECAYS = (0.9, 0.99)
 _SAVE_EVERY = 10
+_WARM_STEPS = 10  # with a rate that grows: Adam's first steps know too few gradients
+_BIAS_SHARE = 0.3  # of the outputs' rms, that is a bias' unit: its errors add up over all positions
+_COARSE = 64  # entries; in a finer codebook an index more or less is nothing
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +49,7 @@ class Course:
     batch: int = 16  # photos a step
     rate: float = 2e-3  # of the first step, relative to each number's unit
     codebooks: bool = True
+    weight_rate: float = 0.0  # of hidden weights, relative to the mean distance of two entries; 0: indices stay
 
 
 def tune(
@@ -64,7 +74,7 @@ def tune(
     if wanted is None:
         checkpoints.save("teacher", logits=teacher)
     adam = _Adam()
-    moved = _start(body, codebooks=course.codebooks)
+    moved = _start(body, course)
     order = _order(len(tensors), course, seed)
     begin = 0
     found = checkpoints.load("tuning")
@@ -79,7 +89,8 @@ def tune(
         loss, slopes = _slopes(_applied(body, moved, units), tensors[picked], teacher[picked], units, moved)
         if not math.isfinite(loss):
             raise CheckError(f"model {body.name}: tuning diverged at step {step}: tune at a lower rate")
-        adam.move(moved, slopes, step, course.rate * 0.5 * (1 + math.cos(math.pi * step / course.steps)))
+        decay = min(1, (step + 1) / _WARM_STEPS) * 0.5 * (1 + math.cos(math.pi * step / course.steps))
+        adam.move(moved, slopes, step, course.rate * decay, course.weight_rate * decay)
         if (step + 1) % _SAVE_EVERY == 0:
             state = {f"mean-{key}": adam.mean[key] for key in moved}
             state |= {f"square-{key}": adam.square[key] for key in moved}
@@ -115,13 +126,17 @@ def _tuned(model: Model) -> list[tuple[int, Convolution | FullConnect]]:
     ]
 
 
-def _start(model: Model, *, codebooks: bool) -> Parts:
+def _start(model: Model, course: Course) -> Parts:
     moved: Parts = {}
     for number, layer in _tuned(model):
         moved[f"scale-{number}"] = np.zeros(len(layer.weights.bias))
         moved[f"bias-{number}"] = np.zeros(len(layer.weights.bias))
-        if codebooks and layer.weights.codebook is not None and not _is_depthwise(layer):
-            moved[f"entries-{number}"] = np.zeros(len(layer.weights.codebook.values))
+        assert layer.weights.codebook is not None
+        entries = len(layer.weights.codebook.values)
+        if course.codebooks and not _is_depthwise(layer):
+            moved[f"entries-{number}"] = np.zeros(entries)
+        if course.weight_rate and entries <= _COARSE:
+            moved[f"weights-{number}"] = np.zeros(layer.weights.values.size, np.float32)
     return moved
 
 
@@ -137,7 +152,7 @@ def _units(model: Model, tensors: F32) -> dict[int, tuple[float, float]]:
         assert layer.weights.codebook is not None
         spread = float(np.sqrt(np.mean((outputs[number] - layer.weights.bias) ** 2)))
         entries = layer.weights.codebook.values.astype(np.float64)
-        units[number] = (max(spread, 1e-12), max(float(np.sqrt((entries**2).mean())), 1e-12))
+        units[number] = (max(_BIAS_SHARE * spread, 1e-12), max(float(np.sqrt((entries**2).mean())), 1e-12))
     return units
 
 
@@ -154,8 +169,27 @@ def _applied(model: Model, moved: Parts, units: dict[int, tuple[float, float]]) 
             entries = (entries + size * shift).astype(np.float16)
         scale = (given * (1 + moved[f"scale-{number}"])).astype(np.float16).astype(np.float32)
         bias = (weights.bias + spread * moved[f"bias-{number}"]).astype(np.float16).astype(np.float32)
-        layers[number] = replace(layer, weights=Weights(weights.values, bias, scale, Codebook(entries)))
+        values = weights.values
+        if (hidden := moved.get(f"weights-{number}")) is not None:
+            values = _rounded(values, entries, hidden)
+        layers[number] = replace(layer, weights=Weights(values, bias, scale, Codebook(entries)))
     return replace(model, layers=tuple(layers))
+
+
+def _gap(entries: npt.NDArray[np.floating]) -> float:
+    """Mean distance of two neighbouring entries: the unit of hidden weights."""
+    return max(float(np.ptp(entries.astype(np.float64))) / max(1, len(entries) - 1), 1e-12)
+
+
+def _rounded(indices: npt.NDArray[np.generic], entries: npt.NDArray[np.floating], hidden: Reals) -> U8:
+    """Indices of the entries nearest to the hidden weights."""
+    order = np.argsort(entries, kind="stable")
+    rising = entries[order].astype(np.float32)
+    values = entries.astype(np.float32)[indices.ravel()]
+    values += np.float32(_gap(entries)) * hidden.astype(np.float32, copy=False)
+    found = order.astype(np.uint8)[np.searchsorted((rising[1:] + rising[:-1]) / 2, values)]
+    result: U8 = np.where(hidden == 0, indices.ravel(), found).astype(np.uint8).reshape(indices.shape)
+    return result
 
 
 def _slopes(
@@ -181,11 +215,16 @@ def _slopes(
             along: F64 = np.einsum("nrck,nrck->k", slope, output).astype(np.float64)
             found[f"scale-{number}"] = along - weights.bias.astype(np.float64) * total
             found[f"bias-{number}"] = (spread * total).astype(np.float64)
-            if f"entries-{number}" in moved:
-                assert weights.codebook is not None
-                assert weights.scale is not None
-                by_weight = weight_slope(layer, inputs[0], slope).reshape(len(weights.scale), -1)
-                by_weight *= weights.scale[:, None]
+            by_entry, by_index = f"entries-{number}" in moved, f"weights-{number}" in moved
+            if not by_entry and not by_index:
+                return
+            assert weights.codebook is not None
+            assert weights.scale is not None
+            by_weight = weight_slope(layer, inputs[0], slope).reshape(len(weights.scale), -1)
+            by_weight *= weights.scale[:, None]
+            if by_index:
+                found[f"weights-{number}"] = by_weight.ravel() * np.float32(_gap(weights.codebook.values))
+            if by_entry:
                 count = len(weights.codebook.values)
                 sums: F64 = np.bincount(weights.values.ravel(), by_weight.ravel(), count).astype(np.float64)
                 found[f"entries-{number}"] = entry * sums
@@ -201,7 +240,7 @@ def _slopes(
 
     with blas.one_thread(), ThreadPoolExecutor(_WORKERS) as pool:
         results = list(pool.map(run, range(0, len(tensors), size)))
-    slopes = {key: np.sum([found[key] for _, found in results], axis=0) for key in moved}
+    slopes: Parts = {key: np.sum([found[key] for _, found in results], axis=0) for key in moved}
     return sum(loss for loss, _ in results), slopes
 
 
@@ -212,11 +251,15 @@ class _Adam:
         self.mean: Parts = {}
         self.square: Parts = {}
 
-    def move(self, moved: Parts, slopes: Parts, step: int, rate: float) -> None:
+    def move(self, moved: Parts, slopes: Parts, step: int, rate: float, weight_rate: float) -> None:
         first, second = _DECAYS
         for key, slope in slopes.items():
             self.mean[key] = first * self.mean.get(key, 0.0) + (1 - first) * slope
             self.square[key] = second * self.square.get(key, 0.0) + (1 - second) * slope**2
             mean = self.mean[key] / (1 - first ** (step + 1))
             square = self.square[key] / (1 - second ** (step + 1))
-            moved[key] = moved[key] - rate * mean / (np.sqrt(square) + 1e-12)
+            own = weight_rate if key.startswith("weights") else rate
+            change: Reals = own * mean / (np.sqrt(square) + 1e-12)
+            moved[key] = (
+                moved[key] - change if moved[key].dtype == np.float64 else moved[key] - change.astype(np.float32)
+            )

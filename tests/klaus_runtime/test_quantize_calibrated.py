@@ -26,7 +26,7 @@ from klaus_runtime.model import (
     Weights,
     Window,
 )
-from klaus_runtime.quantize import assign, calibrated, fit, importance, moments, quantize, sequential, tune, views
+from klaus_runtime.quantize import assign, auto, calibrated, fit, importance, moments, quantize, sequential, tune, views
 from klaus_runtime.quantize.assign import Book, Problem
 from klaus_runtime.quantize.checkpoints import Checkpoints
 from klaus_runtime.quantize.gradient import Graph, kl_divergence, weight_slope
@@ -57,6 +57,14 @@ def small(seed: int = 0) -> Model:
         FullConnect("classes", (6,), nets.weights(rng, 10, 32)),
     ]
     return nets.network(layers, (16, 16, 3), CropFormation(4, (127, 127, 127), (1 / 64, 1 / 64, 1 / 64)))
+
+
+def wide() -> Model:
+    """The small net with enough weights that bits show in the package."""
+    rng = np.random.default_rng(5)
+    model = small()
+    layers = [*model.layers[:-1], FullConnect("classes", (6,), nets.weights(rng, 900, 32))]
+    return replace(model, layers=tuple(layers))
 
 
 def inputs(model: Model, count: int, seed: int = 0) -> F32:
@@ -339,3 +347,51 @@ def test_photos_are_asked_for(tmp_path: Path) -> None:
     Image.new("RGB", (20, 20)).save(tmp_path / "a.png")
     with pytest.raises(InputError, match="does not say how"):
         quantize(nobody, "q4", calibration=tmp_path)
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, recipe in calibrated.RECIPES.items():
+        if recipe.course:
+            monkeypatch.setitem(
+                calibrated.RECIPES, name, replace(recipe, course=tune.Course(steps=3, batch=8), views=1)
+            )
+
+
+@pytest.mark.usefixtures("quick")
+def test_auto_keeps_to_a_budget(photos: Path) -> None:
+    model = wide()
+    sizes = [auto.package_bytes(quantize(model, name, calibration=photos)) for name in ("q3", "q8")]
+    budget = (2 * sizes[0] + sizes[1]) // 3
+    found = quantize(model, "auto", calibration=photos, budget=budget)
+    assert 0.9 * budget <= auto.package_bytes(found) <= budget
+    assert found.provenance.scheme.startswith("auto (")
+    assert f"for {budget} bytes" in found.provenance.scheme
+    with pytest.raises(InputError, match="too few for model"):
+        quantize(model, "auto", calibration=photos, budget=2000)
+
+
+@pytest.mark.usefixtures("quick")
+def test_auto_keeps_to_a_loss(photos: Path, tmp_path: Path) -> None:
+    model = small()
+    for number in range(100):
+        source = np.random.default_rng(number).integers(0, 255, (6, 5, 3), dtype=np.uint8)
+        Image.fromarray(source).resize((24, 30)).save(tmp_path / f"{number:03d}.png")
+    loose = quantize(model, "auto", calibration=tmp_path, max_loss=100)
+    assert loose.provenance.scheme.startswith("auto (q3, ")
+    strict = quantize(model, "auto", calibration=tmp_path, max_loss=10)
+    tensors = views.form(model, views.find(tmp_path), 1, seed=0)
+    same = FastEngine(model).logits(tensors).argmax(axis=1) == FastEngine(strict).logits(tensors).argmax(axis=1)
+    assert same.mean() > 0.85
+    with pytest.raises(InputError, match="too few to measure"):
+        quantize(model, "auto", calibration=photos, max_loss=10)
+
+
+def test_auto_is_told_one_thing(photos: Path) -> None:
+    for given in ({}, {"budget": 10**6, "max_loss": 1.0}):
+        with pytest.raises(InputError, match="one of --budget"):
+            quantize(small(), "auto", calibration=photos, **given)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="other schemes take neither"):
+        quantize(small(), "q4", calibration=photos, budget=10**6)
+    with pytest.raises(InputError, match="--calibration DIR"):
+        quantize(small(), "auto", budget=10**6)
