@@ -12,7 +12,7 @@ from reports.words import NOTHING, plain, share
 _SPECIAL = re.compile(
     r"""[`*<|~$]            # code, emphasis, tags, cells, strikethrough, formulas
     | \\(?=[!-/:-@\[-`{-~]|\Z)  # a backslash that would escape
-    | \](?=[(\[:]|\Z)         # a link's middle
+    | \](?=[(\[:])           # a link's middle
     | &(?=[#\w])              # entities
     | (?<!\w)@(?=\w)          # mentions
     | (?<![^\W_])_ | _(?![^\W_])  # emphasis at a word's edge
