@@ -9,10 +9,11 @@ enum klaus_layout {
     KLAUS_LAYOUT_CONV_F32_PANELS_8 = 2,  /* float32 panels for tiles of 8 output channels: ops/conv/conv.h */
     KLAUS_LAYOUT_CONV_F32_PANELS_12 = 3, /* ... of 12 */
     /* 4 and 5 were full connect's panels with all 8-bit indices */
-    KLAUS_LAYOUT_WINOGRAD_F32_PANELS_8 = 6, /* transformed weights: ops/winograd/winograd.h */
-    KLAUS_LAYOUT_WINOGRAD_F32_PANELS_12 = 7,
+    /* 6 and 7 were Winograd's panels with all weights transformed */
     KLAUS_LAYOUT_FULL_CONNECT_PANELS_8 = 8, /* panels of 8: ops/full_connect/full_connect_gemm.h */
-    KLAUS_LAYOUT_FULL_CONNECT_PANELS_12 = 9
+    KLAUS_LAYOUT_FULL_CONNECT_PANELS_12 = 9,
+    KLAUS_LAYOUT_WINOGRAD_F32_PANELS_8 = 10, /* ops/winograd/winograd.h */
+    KLAUS_LAYOUT_WINOGRAD_F32_PANELS_12 = 11
 };
 
 #endif

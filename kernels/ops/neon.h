@@ -19,6 +19,10 @@ static inline void klaus_load_3(float32x4_t *to, const float **from) {
     to[1] = second;
     to[2] = third;
 }
+/* Stores and advances by `step` floats. */
+static inline void klaus_store_step(float **to, float32x4_t value, int64_t step) {
+    __asm__ volatile("st1 {%1.4s}, [%0], %2" : "+r"(*to) : "w"(value), "r"(step * (int64_t)sizeof(float)) : "memory");
+}
 /* sum + vector * scalar[lane], one rounding */
 static inline float32x4_t klaus_fma_lane0(float32x4_t sum, float32x4_t vector, float32x4_t scalars) {
     return vfmaq_laneq_f32(sum, vector, scalars, 0);
@@ -49,6 +53,10 @@ static inline uint8x16_t klaus_table16(uint8x16_t table, uint8x16_t indices) {
 static inline void klaus_load_3(float32x4_t *to, const float **from) {
     for (int v = 0; v < 3; v++, *from += 4)
         to[v] = vld1q_f32(*from);
+}
+static inline void klaus_store_step(float **to, float32x4_t value, int64_t step) {
+    vst1q_f32(*to, value);
+    *to += step;
 }
 /* armv7 multiplies by a lane only with a rounding between (VMLA); VFMA there takes no lane. */
 static inline float32x4_t klaus_fma_lane0(float32x4_t sum, float32x4_t vector, float32x4_t scalars) {

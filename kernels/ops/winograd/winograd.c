@@ -20,6 +20,8 @@ klaus_winograd klaus_winograd_of(const klaus_shape *s) {
     w.filters = s->out_channels / s->groups;
     const int64_t phases = w.stride == 1 ? w.points : 2 * w.points - 1; /* of all positions of a line */
     w.depth = phases * phases * w.channels;
+    w.fresh = w.taps == 3;
+    w.halves = w.fresh && (s->weight_dtype == KLAUS_F16 || s->codebook_dtype == KLAUS_F16);
     return w;
 }
 
@@ -43,28 +45,29 @@ bool klaus_winograd_can(const klaus_shape *s) {
     return known && s->out_channels / s->groups >= 8 && s->in_rows < 65536 && s->in_cols < 65536 && pays(s);
 }
 
-static int64_t panel_floats(const klaus_winograd *w, int64_t width) {
-    return width * (2 + w->depth);
+uint64_t klaus_winograd_panel_bytes(const klaus_shape *s, const klaus_winograd *w, int64_t width) {
+    const uint64_t count = (uint64_t)width * (uint64_t)(w->fresh ? klaus_shape_weights_per_row(s) : w->depth);
+    return 2 * (uint64_t)width * sizeof(float) + (w->halves ? 2 * count : count * sizeof(float));
 }
 
 uint64_t klaus_winograd_packed_bytes(const klaus_shape *s) {
     const klaus_winograd w = klaus_winograd_of(s);
-    return (uint64_t)(s->groups * panel_floats(&w, klaus_panel_channels(w.filters))) * sizeof(float);
+    return (uint64_t)s->groups * klaus_winograd_panel_bytes(s, &w, klaus_panel_channels(w.filters));
 }
 
-/* The value of a filter's polynomial at point `index` is its taps times this power. Rows of points 0, 1, -1, 2, -2 and
- * infinity, with the factors that the input's transform leaves to the weights. */
+/* The value of a filter's polynomial at point `index` is its taps times this power. */
 static double factor(const klaus_winograd *w, int32_t index, int32_t tap) {
-    static const double points[] = {0, 1, -1, 2, -2}, scales[] = {1.0 / 4, -1.0 / 6, -1.0 / 6, 1.0 / 24, 1.0 / 24};
+    static const double points[] = {0, 1, -1, 2, -2}; /* and infinity */
     if (index == w->points - 1)
         return tap == w->taps - 1 ? 1 : 0;
-    double value = scales[index];
+    double value = 1;
     for (int32_t i = 0; i < tap; i++)
         value *= points[index];
     return value;
 }
 
-void klaus_winograd_filter(const klaus_winograd *w, const double *taps, double *values) {
+/* One filter, one phase: taps[rows][cols] (missing ones zero) to values[n][n]. */
+static void transform(const klaus_winograd *w, const double *taps, double *values) {
     double half[KLAUS_WINOGRAD_MOST_POINTS][KLAUS_WINOGRAD_MOST_POINTS];
     for (int32_t i = 0; i < w->points; i++)
         for (int32_t v = 0; v < w->taps; v++) {
@@ -103,7 +106,7 @@ static void pack_filter(const klaus_shape *s, const klaus_winograd *w, const kla
                         const bool there = row < s->kernel_rows && col < s->kernel_cols;
                         taps[u * w->taps + v] = there ? some[row * s->kernel_cols + col][c] : 0;
                     }
-                klaus_winograd_filter(w, taps, values);
+                transform(w, taps, values);
                 float *to = panel;
                 for (int32_t i = 0; i < w->points; i++)
                     for (int32_t j = 0; j < w->points; j++) {
@@ -117,19 +120,49 @@ static void pack_filter(const klaus_shape *s, const klaus_winograd *w, const kla
     }
 }
 
+/* One filter as it is. */
+static void pack_taps(const klaus_shape *s, const klaus_winograd *w, const klaus_weights *weights, int64_t filter,
+                      int32_t column, uint8_t *panel, int32_t width) {
+    const int32_t count = s->kernel_rows * s->kernel_cols;
+    float some[SOME_CHANNELS];
+    for (int32_t tap = 0; tap < count; tap++)
+        for (int32_t first = 0; first < w->channels; first += SOME_CHANNELS) {
+            const int32_t channels = w->channels - first < SOME_CHANNELS ? w->channels - first : SOME_CHANNELS;
+            const int64_t begin = (int64_t)tap * w->channels + first;
+            klaus_weights_read(s, weights, filter, begin, channels, some);
+            for (int32_t c = 0; c < channels; c++) {
+                const size_t at = (size_t)(((int64_t)(first + c) * count + tap) * width + column);
+                if (!w->halves) {
+                    memcpy(panel + 4 * at, &some[c], 4);
+                    continue;
+                }
+                const uint8_t *halves = s->weight_dtype == KLAUS_F16 ? weights->values : weights->codebook;
+                const size_t half = s->weight_dtype == KLAUS_F16
+                                        ? (size_t)filter * weights->row_bytes / 2 + (size_t)(begin + c)
+                                        : klaus_weight_index(s, weights, filter, begin + c);
+                memcpy(panel + 2 * at, halves + 2 * half, 2);
+            }
+        }
+}
+
 void klaus_winograd_pack(const klaus_shape *s, const klaus_weights *weights, void *packed, int32_t panel_width) {
     const klaus_winograd w = klaus_winograd_of(s);
-    float *to = packed;
+    uint8_t *to = packed;
     for (int32_t group = 0; group < s->groups; group++)
         for (int32_t first = 0, width; first < w.filters; first += width) {
             width = klaus_panel_width(w.filters, first, panel_width);
-            memset(to, 0, (size_t)panel_floats(&w, width) * sizeof(float));
+            const size_t bytes = (size_t)klaus_winograd_panel_bytes(s, &w, width);
+            memset(to, 0, bytes);
+            float *head = (float *)(void *)to;
             for (int32_t c = 0; c < width && first + c < w.filters; c++) {
                 const int64_t filter = (int64_t)group * w.filters + first + c;
-                to[c] = weights->scale != NULL ? weights->scale[filter] : 1.0f;
-                to[width + c] = weights->bias[filter];
-                pack_filter(s, &w, weights, filter, to + 2 * width + c, width);
+                head[c] = weights->scale != NULL ? weights->scale[filter] : 1.0f;
+                head[width + c] = weights->bias[filter];
+                if (w.fresh)
+                    pack_taps(s, &w, weights, filter, c, (uint8_t *)(head + 2 * width), width);
+                else
+                    pack_filter(s, &w, weights, filter, head + 2 * width + c, width);
             }
-            to += panel_floats(&w, width);
+            to += bytes;
         }
 }

@@ -11,8 +11,12 @@
  * Rounding: an output's error is a fraction of the largest sums of its tile, not of its own, about 3e-6 of the layer's
  * largest value for six points. A NaN or an infinity spreads over its tile.
  *
- * Packed layout: for each group its panels (klaus_panel_width() channels wide), each
- *     float scale[width], bias[width], weight[position row][position column][phase row][phase column][channel][width]
+ * Transformed weights are four times as many and more, so kernels of 3x3 and 5x5 are packed as they are and transformed
+ * a panel at a time while the network runs: some 30 instructions for four weights, used for all tiles.
+ *
+ * Packed layout: for each group its panels (klaus_panel_width() channels wide), each float scale[width], bias[width]
+ * and 3x3, 5x5: float or half weight[channel][kernel row][kernel column][width], halves where those hold all weights
+ *     7x7: float weight[position row][position column][phase row][phase column][channel][width], transformed
  * with zeros where a panel is wider than the channels left. */
 #ifndef KLAUS_OPS_WINOGRAD_H
 #define KLAUS_OPS_WINOGRAD_H
@@ -30,6 +34,8 @@ typedef struct klaus_winograd {
     int32_t tile_rows, tile_cols, tiles;
     int32_t channels, filters; /* of a group */
     int64_t depth;             /* of all positions together */
+    bool fresh;                /* weights are transformed while the network runs */
+    bool halves;               /* and until then they are halves */
 } klaus_winograd;
 
 klaus_winograd klaus_winograd_of(const klaus_shape *shape);
@@ -43,8 +49,8 @@ static inline int32_t klaus_winograd_depth(const klaus_winograd *w, int32_t row,
     return w->channels * klaus_winograd_phases(w, row) * klaus_winograd_phases(w, col);
 }
 
-/* The transform of one filter, one phase: taps[rows][cols] (missing ones zero) to values[n][n]. */
-void klaus_winograd_filter(const klaus_winograd *w, const double *taps, double *values);
+/* Bytes of a panel. */
+uint64_t klaus_winograd_panel_bytes(const klaus_shape *shape, const klaus_winograd *w, int64_t width);
 
 /* Square kernels 3x3 of stride 1, 5x5 and 7x7 of stride 2, where the transforms cost less than they save. */
 bool klaus_winograd_can(const klaus_shape *shape);

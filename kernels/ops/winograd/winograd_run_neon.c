@@ -24,24 +24,31 @@ static uint64_t sums_bytes(const klaus_winograd *w, const klaus_winograd_kernel 
     return aligned((uint64_t)(w->points * w->points * kernel->tiles * kernel->width) * sizeof(float));
 }
 
+/* A panel's weights, transformed. */
+static uint64_t weights_bytes(const klaus_winograd *w, const klaus_winograd_kernel *kernel) {
+    return w->fresh ? aligned((uint64_t)(w->depth * kernel->width) * sizeof(float)) : 0;
+}
+
 uint64_t klaus_winograd_scratch_bytes(const klaus_shape *shape, int32_t parts, const klaus_winograd_kernel *kernel) {
     const klaus_winograd w = klaus_winograd_of(shape);
-    return inputs_bytes(shape, &w, kernel) + (uint64_t)parts * sums_bytes(&w, kernel);
+    return inputs_bytes(shape, &w, kernel) + (uint64_t)parts * (sums_bytes(&w, kernel) + weights_bytes(&w, kernel));
 }
 
 /* ---- input ---- */
 
-/* Six samples in a line to their values at six points. */
+/* Six samples in a line to their values at six points: 0, 1, -1, 2, -2 and infinity. All factors are here, where there
+ * is less to multiply than among the weights. */
 __attribute__((always_inline)) static inline void transform_6(const float32x4_t *d, float32x4_t *to, const int step) {
-    const float32x4_t two = vdupq_n_f32(2), four = vdupq_n_f32(4), five = vdupq_n_f32(5);
-    const float32x4_t a = vfmsq_f32(d[4 * step], d[2 * step], four), b = vfmsq_f32(d[3 * step], d[step], four);
-    const float32x4_t c = vsubq_f32(d[4 * step], d[2 * step]), e = vsubq_f32(d[3 * step], d[step]);
-    to[0] = vfmaq_f32(vfmsq_f32(d[4 * step], d[2 * step], five), d[0], four);
+    const float32x4_t d1 = d[step], d2 = d[2 * step], d3 = d[3 * step], d4 = d[4 * step];
+    const float32x4_t sixth = vdupq_n_f32(1.0f / 6), thirds = vdupq_n_f32(2.0f / 3);
+    const float32x4_t a = vfmsq_f32(vmulq_f32(d2, thirds), d4, sixth), b = vfmsq_f32(vmulq_f32(d1, thirds), d3, sixth);
+    const float32x4_t c = vmulq_f32(vsubq_f32(d4, d2), vdupq_n_f32(1.0f / 24)), e = vsubq_f32(d3, d1);
+    to[0] = vfmaq_f32(vfmsq_f32(d[0], d2, vdupq_n_f32(1.25f)), d4, vdupq_n_f32(0.25f));
     to[step] = vaddq_f32(a, b);
     to[2 * step] = vsubq_f32(a, b);
-    to[3 * step] = vfmaq_f32(c, e, two);
-    to[4 * step] = vfmsq_f32(c, e, two);
-    to[5 * step] = vfmaq_f32(vfmsq_f32(d[5 * step], d[3 * step], five), d[step], four);
+    to[3 * step] = vfmaq_f32(c, e, vdupq_n_f32(1.0f / 12));
+    to[4 * step] = vfmsq_f32(c, e, vdupq_n_f32(1.0f / 12));
+    to[5 * step] = vfmaq_f32(vfmsq_f32(d[5 * step], d3, vdupq_n_f32(5)), d1, vdupq_n_f32(4));
 }
 
 static inline float32x4_t load_some(const float *from, int32_t count) {
@@ -164,6 +171,83 @@ static void transform_inputs(const klaus_call *call, const klaus_winograd *w, co
     }
 }
 
+/* ---- weights ---- */
+
+/* Three taps in a line to their values at six points. */
+__attribute__((always_inline)) static inline void transform_taps_6(const float32x4_t *g, const int step,
+                                                                   float32x4_t *to, const int to_step) {
+    const float32x4_t even = vaddq_f32(g[0], g[2 * step]), odd = g[step];
+    const float32x4_t outer = vfmaq_f32(g[0], g[2 * step], vdupq_n_f32(4));
+    to[0] = g[0];
+    to[to_step] = vaddq_f32(even, odd);
+    to[2 * to_step] = vsubq_f32(even, odd);
+    to[3 * to_step] = vfmaq_f32(outer, odd, vdupq_n_f32(2));
+    to[4 * to_step] = vfmsq_f32(outer, odd, vdupq_n_f32(2));
+    to[5 * to_step] = g[2 * step];
+}
+
+/* One phase of four filters' weights for one channel. `to` is that channel's place at position 0, phase 0; `line` is
+ * the distance of two channels' places. */
+__attribute__((always_inline)) static inline void transform_phase(const klaus_winograd *w, const float32x4_t *taps,
+                                                                  float *to, int64_t line, const int kernel,
+                                                                  const int stride, const int down, const int right) {
+    const int64_t all = line * w->channels, row_phases = stride == 1 ? 6 : 11;
+    float32x4_t some[9], half[18];
+    UNROLLED for (int u = 0; u < 3; u++) UNROLLED for (int v = 0; v < 3; v++) {
+        const int row = u * stride + down, col = v * stride + right;
+        some[3 * u + v] = row < kernel && col < kernel ? taps[row * kernel + col] : vdupq_n_f32(0);
+    }
+    UNROLLED for (int v = 0; v < 3; v++) transform_taps_6(some + v, 3, half + v, 3);
+    UNROLLED for (int i = 0; i < 6; i++) {
+        const int deep = stride == 2 && i == 5 ? 1 : stride;
+        if (down < deep) {
+            float32x4_t values[6];
+            float *at = to + (i * stride * row_phases + down * stride + right) * all;
+            transform_taps_6(half + 3 * i, 1, values, 1);
+            UNROLLED for (int j = 0; j < 5; j++) klaus_store_step(&at, values[j], deep * stride * all);
+            if (stride == 1 || right == 0) /* at infinity a row's phases stand closer */
+                vst1q_f32(at - (stride - 1) * down * all, values[5]);
+        }
+    }
+}
+
+__attribute__((always_inline)) static inline void transform_weights(const klaus_winograd *w, const uint8_t *packed,
+                                                                    float *to, int32_t width, const int kernel,
+                                                                    const int stride, const bool halves) {
+    for (int32_t c = 0; c < w->channels; c++, packed += kernel * kernel * width * (halves ? 2 : 4))
+        for (int32_t v = 0; v < width; v += 4) {
+            float32x4_t taps[25];
+            UNROLLED for (int tap = 0; tap < kernel * kernel; tap++) {
+                const uint8_t *at = packed + (tap * width + v) * (halves ? 2 : 4);
+                taps[tap] =
+                    halves ? vcvt_f32_f16(vreinterpret_f16_u8(vld1_u8(at))) : vreinterpretq_f32_u8(vld1q_u8(at));
+            }
+            float *place = to + (int64_t)c * width + v;
+            transform_phase(w, taps, place, width, kernel, stride, 0, 0);
+            if (stride == 2) {
+                transform_phase(w, taps, place, width, kernel, stride, 0, 1);
+                transform_phase(w, taps, place, width, kernel, stride, 1, 0);
+                transform_phase(w, taps, place, width, kernel, stride, 1, 1);
+            }
+        }
+}
+
+__attribute__((noinline)) static void transform_3x3(const klaus_winograd *w, const void *packed, float *to,
+                                                    int32_t width) {
+    if (w->halves)
+        transform_weights(w, packed, to, width, 3, 1, true);
+    else
+        transform_weights(w, packed, to, width, 3, 1, false);
+}
+
+__attribute__((noinline)) static void transform_5x5(const klaus_winograd *w, const void *packed, float *to,
+                                                    int32_t width) {
+    if (w->halves)
+        transform_weights(w, packed, to, width, 5, 2, true);
+    else
+        transform_weights(w, packed, to, width, 5, 2, false);
+}
+
 /* ---- output ---- */
 
 /* Six sums in a line to the outputs of a tile, four or three. */
@@ -253,10 +337,12 @@ static void multiply_all(const klaus_call *call, const klaus_winograd *w, const 
                          int32_t part, int32_t parts) {
     const klaus_shape *s = call->shape;
     const int32_t blocks = blocks_of(w, kernel), panels = (w->filters + kernel->width - 1) / kernel->width;
-    const int64_t wide = (int64_t)kernel->width * (2 + w->depth);
-    const int64_t group_floats = (int64_t)klaus_panel_channels(w->filters) * (2 + w->depth);
-    float *sums = (float *)(void *)((uint8_t *)call->scratch +
-                                    (size_t)(inputs_bytes(s, w, kernel) + (uint64_t)part * sums_bytes(w, kernel)));
+    const uint64_t wide = klaus_winograd_panel_bytes(s, w, kernel->width);
+    const uint64_t group_bytes = klaus_winograd_panel_bytes(s, w, klaus_panel_channels(w->filters));
+    const uint64_t own_bytes = sums_bytes(w, kernel) + weights_bytes(w, kernel);
+    uint8_t *own = (uint8_t *)call->scratch + (size_t)(inputs_bytes(s, w, kernel) + (uint64_t)part * own_bytes);
+    float *sums = (float *)(void *)own, *weights = (float *)(void *)(own + (size_t)sums_bytes(w, kernel));
+    const uint8_t *transformed = NULL; /* the panel that `weights` are those of */
     int32_t depths[KLAUS_WINOGRAD_MOST_POSITIONS];
     for (int32_t i = 0; i < w->points; i++)
         for (int32_t j = 0; j < w->points; j++)
@@ -267,11 +353,17 @@ static void multiply_all(const klaus_call *call, const klaus_winograd *w, const 
         const int32_t block = (int32_t)(item % blocks), panel = (int32_t)(item / blocks % panels);
         const int32_t group = (int32_t)(item / blocks / panels), first = panel * kernel->width;
         const int32_t first_tile = block * kernel->tiles;
-        const float *packed = (const float *)call->packed + group * group_floats + panel * wide;
+        const uint8_t *packed =
+            (const uint8_t *)call->packed + (size_t)((uint64_t)group * group_bytes) + (size_t)((uint64_t)panel * wide);
+        const float *head = (const float *)(const void *)packed;
         klaus_winograd_product product = {.positions = w->points * w->points, .depths = depths, .sums = sums};
         product.width = klaus_panel_width(w->filters, first, kernel->width);
         product.tiles = w->tiles - first_tile < kernel->tiles ? w->tiles - first_tile : kernel->tiles;
-        product.weights = packed + 2 * product.width;
+        product.weights = w->fresh ? weights : head + 2 * product.width;
+        if (w->fresh && transformed != packed) {
+            (w->stride == 1 ? transform_3x3 : transform_5x5)(w, head + 2 * product.width, weights, product.width);
+            transformed = packed;
+        }
         product.inputs = (const float *)call->scratch + ((int64_t)group * blocks + block) * w->depth * kernel->tiles;
         kernel->multiply(&product);
         const int64_t channel = (int64_t)group * w->filters + first;
@@ -279,8 +371,8 @@ static void multiply_all(const klaus_call *call, const klaus_winograd *w, const 
                      .w = w,
                      .output = (float *)call->output + channel,
                      .addend = s->has_addend ? (const float *)call->input[1] + channel : NULL,
-                     .scale = packed,
-                     .bias = packed + product.width,
+                     .scale = head,
+                     .bias = head + product.width,
                      .limits = klaus_activation_limits(s->activation)};
         to.outputs = w->filters - first < product.width ? w->filters - first : product.width;
         const int64_t step = (int64_t)product.tiles * product.width;
