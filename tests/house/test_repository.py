@@ -15,7 +15,7 @@ import pytest
 
 LOCKS = {"requirements.txt": ("pyproject.toml", "requirements.in"), "requirements-ios-emulator.txt": ()}
 ISAS = ("ref", "neon", "neon_fp16", "neon_dotprod", "neon_i8mm")
-OTHER_OPS_CHECK = {"depthwise": "conv"}  # a room of its own for one case of another op, whose check covers it
+OTHER_OPS_CHECK = {"depthwise": "conv", "winograd": "conv"}  # a room of its own for one case of another op, whose check covers it
 TOP_LEVEL = {
     *(
         "CHANGELOG.md",
