@@ -15,7 +15,8 @@ import pytest
 
 LOCKS = {"requirements.txt": ("pyproject.toml", "requirements.in"), "requirements-ios-emulator.txt": ()}
 ISAS = ("ref", "neon", "neon_fp16", "neon_dotprod", "neon_i8mm")
-OTHER_OPS_CHECK = {"depthwise": "conv", "winograd": "conv"}  # a room of its own for one case of another op, whose check covers it
+# rooms of their own for special cases of another op, whose check and reference cover them
+OTHER_OPS_CHECK = {"depthwise": "conv", "winograd": "conv"}
 TOP_LEVEL = {
     *(
         "CHANGELOG.md",
