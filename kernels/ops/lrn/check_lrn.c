@@ -12,6 +12,14 @@ static void shape(int32_t index, klaus_random *random, klaus_shape *s) {
     s->alpha = index % 5 == 0 ? 0.5f : 1e-4f;
     s->beta = betas[index % 4];
     s->activation = index % 6 == 5 ? KLAUS_RELU : KLAUS_LINEAR;
+    if (index % 5 == 4) { /* as networks have it: windows of five, channels in fours */
+        s->groups = 1 + index % 2;
+        s->in_channels = s->out_channels = s->groups * 4 * (1 + index % 4);
+        s->size = 5;
+        s->alpha = index % 2 == 0 ? 0.5f : 1e-4f;
+        s->beta = 0.75f;
+        s->activation = KLAUS_LINEAR;
+    }
 }
 
 /* A handful of roundings, the powers' included. */
