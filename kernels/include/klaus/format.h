@@ -18,13 +18,12 @@
 #define KLAUS_NO_LAYER -1
 #define KLAUS_CANONICAL_LAYOUT 0
 
-
 enum klaus_section_kind {
-    KLAUS_SECTION_NETWORK = 1,  /* struct klaus_network, once */
-    KLAUS_SECTION_LAYERS = 2,   /* struct klaus_layer[layer_count], once */
-    KLAUS_SECTION_META = 3,     /* UTF-8 JSON object: name, source, licence, attribution, scheme, ..., once */
-    KLAUS_SECTION_LABELS = 4,   /* UTF-8, one line "id<TAB>name<LF>" a class in the network's own order, 0 or 1 times */
-    KLAUS_SECTION_MEAN = 5,     /* float32[picture_rows][picture_cols][channels] subtracted from pictures, 0 or 1 times */
+    KLAUS_SECTION_NETWORK = 1, /* struct klaus_network, once */
+    KLAUS_SECTION_LAYERS = 2,  /* struct klaus_layer[layer_count], once */
+    KLAUS_SECTION_META = 3,    /* UTF-8 JSON object: name, source, licence, attribution, scheme, ..., once */
+    KLAUS_SECTION_LABELS = 4,  /* UTF-8, one line "id<TAB>name<LF>" a class in the network's own order, 0 or 1 times */
+    KLAUS_SECTION_MEAN = 5, /* float32[picture_rows][picture_cols][channels] subtracted from pictures, 0 or 1 times */
     KLAUS_SECTION_WEIGHTS = 6,  /* a layer's weights or codebook indices, see klaus_layer */
     KLAUS_SECTION_CODEBOOK = 7, /* float16 or float32 [codebook_entries] of a layer */
     KLAUS_SECTION_SCALE = 8,    /* float32[output channels] of a layer: effective weight = stored weight * scale */
@@ -48,11 +47,11 @@ enum klaus_op {
     KLAUS_OP_MAX_POOL = 3,     /* over the cells inside the image only */
     KLAUS_OP_AVERAGE_POOL = 4, /* sum over the cells inside / number of cells inside */
     KLAUS_OP_GLOBAL_POOL = 5,  /* average over rows and columns */
-    KLAUS_OP_LRN = 6, /* x * (kappa + alpha * sum of squares)^-beta over channels c-size/2..c+size/2 of c's group */
-    KLAUS_OP_ADD = 7, /* two inputs of one shape */
-    KLAUS_OP_CONCAT = 8,    /* along channels */
-    KLAUS_OP_SLICE = 9,     /* channels begin .. begin + channels - 1 */
-    KLAUS_OP_SOFTMAX = 10,  /* over channels, maximum subtracted */
+    KLAUS_OP_LRN = 6,    /* x * (kappa + alpha * sum of squares)^-beta over channels c-size/2..c+size/2 of c's group */
+    KLAUS_OP_ADD = 7,    /* two inputs of one shape */
+    KLAUS_OP_CONCAT = 8, /* along channels */
+    KLAUS_OP_SLICE = 9,  /* channels begin .. begin + channels - 1 */
+    KLAUS_OP_SOFTMAX = 10,   /* over channels, maximum subtracted */
     KLAUS_OP_ACTIVATION = 11 /* the activation alone */
 };
 
@@ -62,14 +61,15 @@ enum klaus_activation { KLAUS_LINEAR = 0, KLAUS_RELU = 1, KLAUS_RELU6 = 2 };
 enum klaus_formation {
     KLAUS_FORMATION_TENSOR = 0, /* none: the network takes tensors only */
     KLAUS_FORMATION_CCV = 1,    /* ccv's input formation: area or cubic (a = -0.75), aspect kept, mean picture */
-    KLAUS_FORMATION_CROP = 2    /* central square crop, Pillow's antialiased bicubic (a = -0.5), mean and scale a channel */
+    KLAUS_FORMATION_CROP =
+        2 /* central square crop, Pillow's antialiased bicubic (a = -0.5), mean and scale a channel */
 };
 enum klaus_channel_order { KLAUS_RGB = 0, KLAUS_BGR = 1 };
 
 #define KLAUS_FLAG_SEEDED 1 /* weights from a seed: timing only, the answers mean nothing */
 
 struct klaus_file_header { /* 64 bytes */
-    uint8_t magic[8]; /* "KLAUSPM" and the byte 0x1a */
+    uint8_t magic[8];      /* "KLAUSPM" and the byte 0x1a */
     uint32_t version;
     uint32_t header_bytes; /* sizeof(struct klaus_file_header) */
     uint64_t file_bytes;
@@ -87,17 +87,17 @@ struct klaus_section { /* 32 bytes */
     uint64_t bytes;
 };
 
-struct klaus_network { /* 128 bytes */
+struct klaus_network {            /* 128 bytes */
     int32_t rows, cols, channels; /* what layer 0 reads */
     int32_t outputs;              /* classes */
     uint32_t flags;
     uint32_t formation;
     int32_t picture_rows, picture_cols; /* CCV: what pictures are brought to (257 x 257) */
-    int32_t crop_padding;   /* CROP: the crop is shorter side * rows / (rows + crop_padding), truncated */
-    uint32_t channel_order; /* of the tensor; pictures are RGB */
-    int32_t scan_layer;     /* CCV: last layer run once on the whole picture before patches are cut; else KLAUS_NO_LAYER */
+    int32_t crop_padding;               /* CROP: the crop is shorter side * rows / (rows + crop_padding), truncated */
+    uint32_t channel_order;             /* of the tensor; pictures are RGB */
+    int32_t scan_layer; /* CCV: last layer run once on the whole picture before patches are cut; else KLAUS_NO_LAYER */
     int32_t default_patches; /* 1 or 10 */
-    float channel_mean[4];  /* tensor = (picture - channel_mean) * channel_scale, picture in 0..255 */
+    float channel_mean[4];   /* tensor = (picture - channel_mean) * channel_scale, picture in 0..255 */
     float channel_scale[4];
     uint32_t reserved[12];
 };
@@ -106,8 +106,8 @@ struct klaus_layer { /* 256 bytes */
     uint32_t op;
     uint32_t activation;
     int32_t input_count;
-    int32_t inputs[8];            /* earlier layers, or KLAUS_NETWORK_INPUT */
-    int32_t rows, cols, channels; /* the layer's output for the nominal network input */
+    int32_t inputs[8];                /* earlier layers, or KLAUS_NETWORK_INPUT */
+    int32_t rows, cols, channels;     /* the layer's output for the nominal network input */
     int32_t kernel_rows, kernel_cols; /* conv and pools */
     int32_t stride_rows, stride_cols;
     int32_t pad_top, pad_left, pad_bottom, pad_right;
@@ -132,14 +132,15 @@ struct klaus_range { /* 16 bytes; activations seen while calibrating */
 };
 
 /* A batch of pictures for `klaus-run classify`: struct klaus_batch_header, then `count` times
- * struct klaus_batch_picture, id_bytes bytes of UTF-8 id, rows * cols * 3 bytes of RGB; nothing between, nothing behind. */
+ * struct klaus_batch_picture, id_bytes bytes of UTF-8 id, rows * cols * 3 bytes of RGB; nothing between, nothing
+ * behind. */
 struct klaus_batch_header { /* 16 bytes */
-    uint8_t magic[8]; /* "KLAUSBT" and the byte 0x1a */
-    uint32_t version; /* 1 */
+    uint8_t magic[8];       /* "KLAUSBT" and the byte 0x1a */
+    uint32_t version;       /* 1 */
     uint32_t count;
 };
 struct klaus_batch_picture { /* 12 bytes */
-    uint32_t id_bytes; /* 1..255 */
+    uint32_t id_bytes;       /* 1..255 */
     uint32_t rows, cols;
 };
 

@@ -42,24 +42,24 @@ typedef enum klaus_precision { KLAUS_FP32 = 0, KLAUS_FP16 = 1, KLAUS_INT8 = 2 } 
 typedef enum klaus_memory { KLAUS_MEMORY_DEFAULT = 0, KLAUS_MEMORY_LEAN = 1 } klaus_memory;
 
 typedef struct klaus_options {
-    int32_t threads;           /* 1 or more */
-    klaus_isa isa;             /* highest instruction set to use; AUTO = all this CPU has */
+    int32_t threads; /* 1 or more */
+    klaus_isa isa;   /* highest instruction set to use; AUTO = all this CPU has */
     klaus_precision precision;
     klaus_memory memory;
-    int32_t fused;             /* 0: one step a layer, as `activations` needs it; 1: whatever is fastest */
-    const char *variant;       /* name of a kernel variant to prefer wherever it can run, or NULL */
-    int32_t mark;              /* 1: tells an instruction counter where layers end; see docs/device-program.md */
+    int32_t fused;       /* 0: one step a layer, as `activations` needs it; 1: whatever is fastest */
+    const char *variant; /* name of a kernel variant to prefer wherever it can run, or NULL */
+    int32_t mark;        /* 1: tells an instruction counter where layers end; see docs/device-program.md */
 } klaus_options;
 
 typedef struct klaus_description {
-    const char *name;     /* valid while the model is open */
-    const char *meta;     /* the JSON object of the package: source, licence, attribution, scheme */
+    const char *name;             /* valid while the model is open */
+    const char *meta;             /* the JSON object of the package: source, licence, attribution, scheme */
     int32_t rows, cols, channels; /* nominal input tensor */
     int32_t outputs;
     int32_t layer_count;
-    int32_t patches;      /* default number of patches: 1 or 10 */
+    int32_t patches;        /* default number of patches: 1 or 10 */
     int32_t takes_pictures; /* 0: tensors only */
-    int32_t seeded;       /* 1: weights from a seed, answers mean nothing */
+    int32_t seeded;         /* 1: weights from a seed, answers mean nothing */
     uint64_t file_bytes;
     uint64_t weight_count;
 } klaus_description;
