@@ -103,6 +103,7 @@ def squeezenet(shared: Path) -> Model:
     return deep_compression.read(path)
 
 
+@pytest.mark.slow
 def test_the_real_one_knows_photos(squeezenet: Model, shared: Path) -> None:
     photos = images.find_photos(shared / "data/photos/imagenet-val-250")[::10]
     engine = FastEngine(squeezenet)

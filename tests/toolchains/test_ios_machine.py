@@ -68,6 +68,7 @@ def test_info(klaus_run: Callable[..., list[dict[str, object]]]) -> None:
     assert info["isa"] == ["neon"] or "neon" in str(info["isa"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cpu", ["MAX", NO_FP16_CPU])
 def test_one_fp32_check(cpu: str, klaus_run: Callable[..., list[dict[str, object]]]) -> None:
     *checks, summary = klaus_run("check", "--op", "full_connect", "--isa", "neon", cpu=cpu)
