@@ -5,7 +5,8 @@
 
 enum klaus_layout {
     /* 0 is KLAUS_CANONICAL_LAYOUT: no pack() */
-    KLAUS_LAYOUT_DEPTHWISE_F32 = 1,      /* float32 [tap][channel]: ops/depthwise/depthwise.h */
+    /* 1 was depthwise with scales of its own */
+    KLAUS_LAYOUT_DEPTHWISE_F32 = 12,     /* float32 [tap][channel]: ops/depthwise/depthwise.h */
     KLAUS_LAYOUT_CONV_F32_PANELS_8 = 2,  /* float32 panels for tiles of 8 output channels: ops/conv/conv.h */
     KLAUS_LAYOUT_CONV_F32_PANELS_12 = 3, /* ... of 12 */
     /* 4 and 5 were full connect's panels with all 8-bit indices */

@@ -19,6 +19,12 @@ static inline void klaus_load_3(float32x4_t *to, const float **from) {
     to[1] = second;
     to[2] = third;
 }
+/* Loads and advances by `bytes`. */
+static inline float32x4_t klaus_load_step(const float **from, int64_t bytes) {
+    float32x4_t value;
+    __asm__("ld1 {%0.4s}, [%1], %2" : "=w"(value), "+r"(*from) : "r"(bytes), "m"(*(const float (*)[4]) * from));
+    return value;
+}
 /* Stores and advances by `step` floats. */
 static inline void klaus_store_step(float **to, float32x4_t value, int64_t step) {
     __asm__ volatile("st1 {%1.4s}, [%0], %2" : "+r"(*to) : "w"(value), "r"(step * (int64_t)sizeof(float)) : "memory");
@@ -53,6 +59,11 @@ static inline uint8x16_t klaus_table16(uint8x16_t table, uint8x16_t indices) {
 static inline void klaus_load_3(float32x4_t *to, const float **from) {
     for (int v = 0; v < 3; v++, *from += 4)
         to[v] = vld1q_f32(*from);
+}
+static inline float32x4_t klaus_load_step(const float **from, int64_t bytes) {
+    const float32x4_t value = vld1q_f32(*from);
+    *from += bytes / (int64_t)sizeof(float);
+    return value;
 }
 static inline void klaus_store_step(float **to, float32x4_t value, int64_t step) {
     vst1q_f32(*to, value);

@@ -13,19 +13,19 @@ bool klaus_depthwise_can(const klaus_shape *s) {
 
 uint64_t klaus_depthwise_packed_bytes(const klaus_shape *s) {
     const uint64_t blocks = ((uint64_t)s->in_channels + 3) / 4;
-    return blocks * 4 * (2 + (uint64_t)(s->kernel_rows * s->kernel_cols)) * sizeof(float);
+    return blocks * 4 * (1 + (uint64_t)(s->kernel_rows * s->kernel_cols)) * sizeof(float);
 }
 
 void klaus_depthwise_pack(const klaus_shape *s, const klaus_weights *weights, void *packed) {
     const int32_t taps = s->kernel_rows * s->kernel_cols, blocks = (s->in_channels + 3) / 4;
     float *to = packed, filter[25];
-    for (int32_t block = 0; block < blocks; block++, to += 4 * (2 + taps))
+    for (int32_t block = 0; block < blocks; block++, to += 4 * (1 + taps))
         for (int32_t c = 0; c < 4; c++) {
             const int32_t channel = klaus_depthwise_first(s->in_channels, block) + c;
             klaus_weights_read(s, weights, channel, 0, taps, filter);
-            to[c] = weights->scale != NULL ? weights->scale[channel] : 1.0f;
-            to[4 + c] = weights->bias[channel];
+            const float scale = weights->scale != NULL ? weights->scale[channel] : 1.0f;
+            to[c] = weights->bias[channel];
             for (int32_t tap = 0; tap < taps; tap++)
-                to[8 + 4 * tap + c] = filter[tap];
+                to[4 + 4 * tap + c] = scale * filter[tap];
         }
 }

@@ -2,7 +2,8 @@
  * computes; its oracle is klaus_conv_f32_ref.
  *
  * Packed layout, KLAUS_LAYOUT_DEPTHWISE_F32: for each block of four channels
- *     float scale[4], bias[4], weight[kernel row][kernel column][4]
+ *     float bias[4], weight[kernel row][kernel column][4]
+ * with the scale multiplied in: so few terms make a sum that a pass over the sums would be seen.
  * Where the channels are no multiple of four the last block is that of the last four channels, so that all loads stay
  * inside the tensors; it stores only the channels that the block before has not. */
 #ifndef KLAUS_OPS_DEPTHWISE_H

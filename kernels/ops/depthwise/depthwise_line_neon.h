@@ -50,15 +50,15 @@ __attribute__((always_inline)) static inline void klaus_depthwise_line(const kla
         const int64_t y = row * stride - s->pad_top + u;
         const bool inside = y >= 0 && y < s->in_rows;
         input[u] = inside ? (const float *)call->input[0] + y * s->in_cols * s->in_channels + first : zeros;
-        step[u] = inside ? s->in_channels : 0;
+        step[u] = inside ? (int64_t)sizeof(float) * s->in_channels : 0;
     }
     float32x4_t weight[25], sum[2][5];
-    const float32x4_t scale = vld1q_f32(packed), bias = vld1q_f32(packed + 4);
+    const float32x4_t bias = vld1q_f32(packed);
     for (int tap = 0; tap < kernel * kernel; tap++)
-        weight[tap] = vld1q_f32(packed + 8 + 4 * tap);
+        weight[tap] = vld1q_f32(packed + 4 + 4 * tap);
     for (int line = 0; line < lines; line++)
         for (int a = 0; a < under_way; a++)
-            sum[line][a] = vdupq_n_f32(0);
+            sum[line][a] = bias;
     const klaus_limits limits = klaus_activation_limits(s->activation);
     float *output = (float *)call->output + row * s->out_cols * s->out_channels + first;
     const float *addend =
@@ -72,14 +72,13 @@ __attribute__((always_inline)) static inline void klaus_depthwise_line(const kla
         KLAUS_UNROLLED
         for (int phase = 0; phase < under_way; phase++) {
             for (int line = 0; line < lines; line++)
-                sum[line][phase] = vdupq_n_f32(0);
+                sum[line][phase] = bias;
             KLAUS_UNROLLED
             for (int column = 0; column < stride; column++, x++)
                 if ((uint64_t)x < in_cols) {
                     KLAUS_UNROLLED
                     for (int u = 0; u < rows; u++) {
-                        const float32x4_t value = vld1q_f32(input[u]);
-                        input[u] += step[u];
+                        const float32x4_t value = klaus_load_step(&input[u], step[u]);
                         KLAUS_UNROLLED
                         for (int line = 0; line < lines; line++)
                             KLAUS_UNROLLED
@@ -95,7 +94,7 @@ __attribute__((always_inline)) static inline void klaus_depthwise_line(const kla
                 KLAUS_UNROLLED
             for (int line = 0; line < lines; line++) {
                 const int64_t at = line * line_step + finished * out_step;
-                const float32x4_t value = vfmaq_f32(bias, sum[line][(phase + 1) % under_way], scale);
+                const float32x4_t value = sum[line][(phase + 1) % under_way];
                 if (plain)
                     vst1q_f32(output + at, klaus_limit(value, limits));
                 else
@@ -127,7 +126,7 @@ __attribute__((always_inline)) static inline void klaus_depthwise_rows(const kla
     for (int64_t row = begin; row < end; row += lines)
         for (int32_t block = 0; block < blocks; block++) {
             const int32_t first = klaus_depthwise_first(s->in_channels, block), done = 4 * block - first;
-            const float *packed = (const float *)call->packed + (size_t)block * 4 * (size_t)(2 + kernel * kernel);
+            const float *packed = (const float *)call->packed + (size_t)block * 4 * (size_t)(1 + kernel * kernel);
             if (done == 0 && !s->has_addend)
                 klaus_depthwise_lines(call, packed, row, end - row, first, 0, kernel, stride, lines, true);
             else
