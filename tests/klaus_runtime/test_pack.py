@@ -18,7 +18,8 @@ from klaus_runtime.model import Codebook, FullConnect, Model, Provenance, Weight
 from klaus_runtime.pack import pack, read_packed, write_batch
 from klaus_runtime.pack.reader import decode_packed
 from klaus_runtime.pack.structs import pack_rows, size_of, unpack_rows
-from klaus_runtime.quantize import SCHEMES, quantize
+from klaus_runtime.quantize import quantize
+from klaus_runtime.quantize.schemes import SCHEMES
 from klaus_runtime.readers import ccv, klaus
 
 from .golden import TINY, TINY_QUANT
