@@ -28,6 +28,7 @@ _DEPTHS = (1, 2, 4, 8)
 _COLOUR_NAMES = {0: "gray", 2: "colour", 3: "palette", 4: "gray with alpha", 6: "colour with alpha"}
 _AVERAGE, _PAETH = 3, 4
 _MAX_STEPS = 1 << 18  # rows or diagonals, which take some microseconds however short: no layer is that thin
+_TRIED_FROM, _TRIAL_BYTES = 1 << 22, 1 << 18  # where zopfli takes long, a part says whether it is worth it
 _FILTERS = (
     oxipng.RowFilter.NoOp,
     oxipng.RowFilter.Sub,
@@ -240,16 +241,29 @@ def encode(samples: U8, depth: int, *, effort: Effort = "fast") -> bytes:
     rows[:, 1:] = pack_rows(samples, depth)
     unfiltered = rows.tobytes()
     header = struct.pack(">IIBBBBB", width, height, depth, 0, 0, 0, 0)
+    plain = _file(header, deflate.compress(unfiltered, "fast"))
     if effort == "fast":
-        return _file(header, deflate.compress(unfiltered, "fast"))
-    streams = [deflate.compress(unfiltered, way) for way in ("fast", "best")]
-    filtered = _filtered(_file(header, streams[0]))
-    if filtered != unfiltered:
-        streams.append(deflate.compress(filtered, "best"))
-    made = _file(header, min(streams, key=len))
+        return plain
+    packed = _by_oxipng(plain)
+    streams = [
+        deflate.compress(data, "best")
+        for data in dict.fromkeys((unfiltered, zlib.decompress(packed)))
+        if len(data) < _TRIED_FROM or _may_win(data[len(data) // 2 :][:_TRIAL_BYTES])
+    ]
+    made = min((plain, *(_file(header, stream) for stream in (packed, *streams))), key=len)
     if not np.array_equal(decode(made, "the picture just made").samples, samples):
         raise RuntimeError("a PNG tool has changed the samples of an index picture")
     return made
+
+
+def _may_win(part: bytes) -> bool:
+    """Whether zopfli, given time, may pack data like this part better than libdeflate.
+
+    Of few different values, one a byte, it takes too many of the many short repetitions: 2 to 6 % worse, in minutes.
+    """
+    header = struct.pack(">IIBBBBB", len(part), 1, 8, 0, 0, 0, 0)
+    other = _by_oxipng(_file(header, zlib.compress(b"\0" + part, 1)))
+    return deflate.estimate(part, "best") <= 1.01 * len(other)
 
 
 def pack_rows(samples: U8, depth: int) -> U8:
@@ -266,8 +280,8 @@ def pack_rows(samples: U8, depth: int) -> U8:
     return packed
 
 
-def _filtered(data: bytes) -> bytes:
-    """The rows of a picture under the filters that suit them best, as far as oxipng can tell: what is to be deflated.
+def _by_oxipng(data: bytes) -> bytes:
+    """A picture's rows under the filters that suit them best, packed by libdeflate, both as oxipng finds them.
 
     Every reduction of oxipng's is off: a palette or another depth would be another picture to a reader of raw samples.
     """
@@ -277,13 +291,13 @@ def _filtered(data: bytes) -> bytes:
         filter=list(_FILTERS),
         interlace=oxipng.Interlacing.Off,
         strip=oxipng.StripChunks.all(),
-        deflate=oxipng.Deflaters.libdeflater(9),
+        deflate=oxipng.Deflaters.libdeflater(12),
         bit_depth_reduction=False,
         color_type_reduction=False,
         palette_reduction=False,
         grayscale_reduction=False,
     )
-    return zlib.decompress(b"".join(body for kind, body in _chunks(made, "oxipng's picture") if kind == b"IDAT"))
+    return b"".join(body for kind, body in _chunks(made, "oxipng's picture") if kind == b"IDAT")
 
 
 def _file(header: bytes, stream: bytes) -> bytes:
