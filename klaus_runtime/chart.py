@@ -72,19 +72,47 @@ def _panel(pen: ImageDraw.ImageDraw, table: Table, rank: int, title: str, left: 
         (0, min(100, max(edges) * 1.08)),
     )
     _frame(pen, axes, title)
+    labels = _Labels(pen, axes)
     for name, miss in levels:
         _dashed(pen, axes, miss)
         below = 1 if name.endswith("8 bits") else -14  # 8 and 4 bits lie close together
-        _text(pen, (axes.left + 6, axes.y(miss) + below), f"{name} {miss:.2f}", 11, _KLAUS)
+        labels.fixed((axes.left + 6, axes.y(miss) + below), f"{name} {miss:.2f}", 11, _KLAUS)
     if shipped is not None:
         _mark(pen, axes, KLAUS_SHIPPED_BYTES, (shipped, shipped, shipped), _KLAUS)
-        at = (axes.x(KLAUS_SHIPPED_BYTES) - 4, axes.y(shipped) + 6)
-        _text(pen, at, f"Klaus, as shipped {shipped:.2f}", 11, _KLAUS, before=True)
+        labels.beside(axes.x(KLAUS_SHIPPED_BYTES), axes.y(shipped), f"Klaus, as shipped {shipped:.2f}", 11, _KLAUS)
     for row, point in zip(table.rows, points, strict=True):
         _mark(pen, axes, row.total_bytes, point, _OWN)
-        before = axes.x(row.total_bytes) > axes.right - 80
-        at = (axes.x(row.total_bytes) + (-7 if before else 7), axes.y(point[0]) - 16)
-        _text(pen, at, row.scheme, 12, _OWN, before=before)
+    for row, point in zip(table.rows, points, strict=True):
+        labels.beside(axes.x(row.total_bytes), axes.y(point[0]), row.scheme, 12, _OWN)
+
+
+class _Labels:
+    """Words beside points, none over another."""
+
+    def __init__(self, pen: ImageDraw.ImageDraw, axes: _Axes) -> None:
+        self._pen, self._axes = pen, axes
+        self._taken: list[tuple[float, float, float, float]] = []
+
+    def fixed(self, at: tuple[float, float], text: str, size: int, colour: str) -> None:
+        """At one place, whatever stands there."""
+        self._taken.append(self._box(at, text, size))
+        _text(self._pen, at, text, size, colour)
+
+    def beside(self, x: float, y: float, text: str, size: int, colour: str) -> None:
+        """Right of a point, else left of it, above or below, where there is room."""
+        left, _, right, _ = self._box((0, 0), text, size)
+        wide = right - left
+        places = [(side, y + down) for down in (-16, 4, -32, 20, -48, 36) for side in (x + 7, x - 7 - wide)]
+        inside = [at for at in places if self._axes.left <= at[0] and at[0] + wide <= self._axes.right]
+        free = [at for at in inside if not any(_overlap(self._box(at, text, size), box) for box in self._taken)]
+        self.fixed((free or inside or places)[0], text, size, colour)
+
+    def _box(self, at: tuple[float, float], text: str, size: int) -> tuple[float, float, float, float]:
+        return self._pen.textbbox(at, text, font=ImageFont.load_default(size))
+
+
+def _overlap(one: tuple[float, float, float, float], other: tuple[float, float, float, float]) -> bool:
+    return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
 
 
 def _point(row: Row, rank: int) -> tuple[float, float, float]:
@@ -135,15 +163,6 @@ def _line(pen: ImageDraw.ImageDraw, begin: tuple[float, float], end: tuple[float
     pen.line([value * _SCALE for value in (*begin, *end)], fill=colour, width=_SCALE)
 
 
-def _text(
-    pen: ImageDraw.ImageDraw,
-    at: tuple[float, float],
-    text: str,
-    size: int,
-    colour: str = _INK,
-    *,
-    before: bool = False,
-) -> None:
-    """Text from a point on, or up to it."""
+def _text(pen: ImageDraw.ImageDraw, at: tuple[float, float], text: str, size: int, colour: str = _INK) -> None:
     font = ImageFont.load_default(size * _SCALE)
-    pen.text((at[0] * _SCALE, at[1] * _SCALE), text, font=font, fill=colour, anchor="ra" if before else "la")
+    pen.text((at[0] * _SCALE, at[1] * _SCALE), text, font=font, fill=colour)
