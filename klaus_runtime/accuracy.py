@@ -80,16 +80,14 @@ class Change:
     def top1_interval(self) -> tuple[float, float]:
         """95 % interval of top1, from the photos on which exactly one of the two is right.
 
-        Those are all that speak about a difference (Q. McNemar, Psychometrika 12, 1947): given how many there are, the
-        gains among them are binomial, and Wilson's interval of their share becomes one of the difference.
+        Those are all that speak about a difference (Q. McNemar, Psychometrika 12, 1947). Half a photo is added to each
+        of the four cells, so that few or no differing photos give an honest interval too (A. Agresti and Y. Min,
+        Statistics in Medicine 24, 2005).
         """
-        differing = self.gained + self.lost
-        if not differing:
-            # Nothing differed on n photos: with 95 % confidence at most 3.7 of as many would (1 - 0.025 ** (1 / n)).
-            edge = 1 - 0.025 ** (1 / self.photos)
-            return -edge, edge
-        low, high = interval(self.gained, differing)
-        return (2 * low - 1) * differing / self.photos, (2 * high - 1) * differing / self.photos
+        photos, gained, lost = self.photos + 2, self.gained + 0.5, self.lost + 0.5
+        centre = (gained - lost) / photos
+        half = 1.959963984540054 * math.sqrt(gained + lost - (gained - lost) ** 2 / photos) / photos
+        return max(-1.0, centre - half), min(1.0, centre + half)
 
 
 def compare(reference: F32, found: F32, wanted: Sequence[int]) -> Change:
