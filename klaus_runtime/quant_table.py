@@ -277,8 +277,8 @@ def conditions(table: Table) -> str:
     return (
         f"{table.model} ({table.weights:,} weights; {table.provenance.source}; licence {table.provenance.licence}) on "
         f"{table.photos} photos, {views}{learned}. In brackets 95 % intervals: Wilson's of the misses, McNemar's of "
-        "the change of top-1 against float. Same first: photos on which the float network has the same class first. Bytes: all that "
-        "ship, sqlite3 and pictures; float is the package without codebooks."
+        "the change of top-1 against float. Same first: photos on which the float network has the same class first. "
+        "Bytes: all that ship, sqlite3 and pictures; float is the package without codebooks."
     )
 
 
