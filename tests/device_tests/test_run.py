@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -12,7 +13,7 @@ import time
 import xml.etree.ElementTree as Xml
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import jsonschema
@@ -260,9 +261,18 @@ def hanging_run(folder: Path) -> Iterator[subprocess.Popen[bytes]]:
         yield process
 
 
+def runs_somewhere(pattern: str) -> bool:
+    """Whether a process has a command line that the pattern finds (a bare Debian has no pgrep)."""
+    for line in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):  # it ended meanwhile
+            if re.search(pattern, line.read_bytes().replace(b"\0", b" ").decode(errors="replace")):
+                return True
+    return False
+
+
 def wait_gone(pattern: str, seconds: float) -> None:
     deadline = time.monotonic() + seconds
-    while subprocess.run(["pgrep", "-f", pattern], capture_output=True, check=False).returncode == 0:
+    while runs_somewhere(pattern):
         assert time.monotonic() < deadline, "the device's program still runs"
         time.sleep(0.1)
 
