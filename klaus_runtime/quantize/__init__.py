@@ -14,8 +14,8 @@ from klaus_runtime.quantize.sequential import Report
 _CALIBRATED: Mapping[str, str] = {
     "q6": "64 entries a codebook, chosen on calibration photos",
     "q5": "32 entries a codebook, chosen on calibration photos",
-    "q4": "16 entries a codebook, chosen and tuned on calibration photos",
-    "q3": "16 entries a codebook at 3 bits a weight as a coder counts them, chosen and tuned on calibration photos",
+    "q4": "16 entries a codebook, chosen on calibration photos",
+    "q3": "16 entries a codebook at 2.9 bits a weight as a coder counts them, chosen on calibration photos",
     "auto": "mixed precision: the most bits within --budget, or the fewest within --max-loss",
 }
 SCHEMES: Mapping[str, str] = {name: scheme.description for name, scheme in schemes.SCHEMES.items()} | dict(_CALIBRATED)

@@ -47,7 +47,7 @@ class Course:
 
     steps: int = 200
     batch: int = 16  # photos a step
-    rate: float = 2e-3  # of the first step, relative to each number's unit
+    rate: float = 3e-4  # of the first step, relative to each number's unit
     codebooks: bool = True
     weight_rate: float = 0.0  # of hidden weights, relative to the mean distance of two entries; 0: indices stay
 
