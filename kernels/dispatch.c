@@ -38,10 +38,17 @@ const klaus_variant *klaus_dispatch_find(const char *name) {
     return NULL;
 }
 
-const klaus_variant *klaus_dispatch_oracle(uint32_t op) {
-    for (int32_t i = 0; i < KERNEL_COUNT; i++)
-        if (kernel_lines[i].variant->op == op && kernel_lines[i].variant->isa == KLAUS_ISA_REF)
-            return kernel_lines[i].variant;
+uint32_t klaus_dispatch_dtype(int32_t index) {
+    const char *dtype = kernel_lines[index].dtype;
+    return strcmp(dtype, "i8") == 0 ? KLAUS_I8 : strcmp(dtype, "f16") == 0 ? KLAUS_F16 : KLAUS_F32;
+}
+
+const klaus_variant *klaus_dispatch_oracle(uint32_t op, uint32_t dtype) {
+    for (int32_t i = 0; i < KERNEL_COUNT; i++) {
+        const klaus_variant *variant = kernel_lines[i].variant;
+        if (variant->op == op && variant->isa == KLAUS_ISA_REF && klaus_dispatch_dtype(i) == dtype)
+            return variant;
+    }
     return NULL;
 }
 
@@ -93,6 +100,8 @@ const char *klaus_op_name(uint32_t op) {
         return "softmax";
     case KLAUS_OP_ACTIVATION:
         return "activation";
+    case KLAUS_OP_CAST:
+        return "cast";
     default:
         return "?";
     }

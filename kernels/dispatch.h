@@ -15,8 +15,10 @@ int32_t klaus_dispatch_count(void);
 const klaus_variant *klaus_dispatch_variant(int32_t index);
 /* The variant of that name, or NULL. */
 const klaus_variant *klaus_dispatch_find(const char *name);
-/* The first `ref` variant of the op: what others are checked against. NULL for an unknown op. */
-const klaus_variant *klaus_dispatch_oracle(uint32_t op);
+/* The first `ref` variant of the op for activations of that dtype: what others are checked against. NULL if none. */
+const klaus_variant *klaus_dispatch_oracle(uint32_t op, uint32_t dtype);
+/* enum klaus_dtype of the activations, as its line in kernels.def names it. */
+uint32_t klaus_dispatch_dtype(int32_t index);
 
 bool klaus_dispatch_available(const klaus_variant *variant, const klaus_cpu *cpu);
 

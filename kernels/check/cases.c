@@ -2,6 +2,8 @@
 
 #include <math.h>
 
+#include "ops/shape.h"
+
 void klaus_check_set_weights(klaus_shape *shape, int32_t index) {
     static const struct {
         uint32_t weights, codebook, entries;
@@ -17,4 +19,13 @@ void klaus_check_set_weights(klaus_shape *shape, int32_t index) {
 
 double klaus_check_sum_tolerance(int64_t terms) {
     return ldexp(8 + 4 * sqrt((double)terms), -24);
+}
+
+double klaus_check_half_tolerance(const klaus_shape *shape) {
+    int64_t terms = klaus_shape_weights_per_row(shape);
+    if (shape->op == KLAUS_OP_AVERAGE_POOL)
+        terms = (int64_t)shape->kernel_rows * shape->kernel_cols;
+    if (shape->op == KLAUS_OP_GLOBAL_POOL)
+        terms = (int64_t)shape->in_rows * shape->in_cols;
+    return ldexp(3 + sqrt((double)(terms < 128 ? terms : 128)), -11);
 }

@@ -25,7 +25,7 @@ typedef struct klaus_check_cases {
 /* ops/<op>/check_<op>.c */
 extern const klaus_check_cases klaus_check_conv, klaus_check_full_connect, klaus_check_max_pool,
     klaus_check_average_pool, klaus_check_global_pool, klaus_check_lrn, klaus_check_add, klaus_check_concat,
-    klaus_check_slice, klaus_check_softmax, klaus_check_activation;
+    klaus_check_slice, klaus_check_softmax, klaus_check_activation, klaus_check_cast;
 
 /* Weight dtype number `index` of all combinations with a codebook's dtype, into the shape; wraps around. */
 void klaus_check_set_weights(klaus_shape *shape, int32_t index);
@@ -33,5 +33,9 @@ void klaus_check_set_weights(klaus_shape *shape, int32_t index);
 /* A tolerance for float32 sums of `terms` products in any order. Rounding errors of a long sum behave like a random
  * walk, hence the root; 2^-24 is half a unit in the last place of 1. */
 double klaus_check_sum_tolerance(int64_t terms);
+
+/* What half precision adds to the tolerance of a shape: 2^-11 is half a unit in its last place of 1. A kernel may sum
+ * up to 128 products in halves before it widens the sum. */
+double klaus_check_half_tolerance(const klaus_shape *shape);
 
 #endif

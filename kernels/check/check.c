@@ -17,14 +17,25 @@
 static const klaus_check_cases *const all_cases[] = {
     &klaus_check_conv,        &klaus_check_full_connect, &klaus_check_max_pool,   &klaus_check_average_pool,
     &klaus_check_global_pool, &klaus_check_lrn,          &klaus_check_add,        &klaus_check_concat,
-    &klaus_check_slice,       &klaus_check_softmax,      &klaus_check_activation,
+    &klaus_check_slice,       &klaus_check_softmax,      &klaus_check_activation, &klaus_check_cast,
 };
 #define OP_COUNT (sizeof all_cases / sizeof all_cases[0])
+
+/* Activations of `dtype`; every fourth convolution and full connect of half or int8 ones gives float32, as the last
+ * layer of a network does. Casts go to and fro. */
+static void set_dtypes(klaus_shape *shape, uint32_t dtype, int32_t index) {
+    shape->in_dtype = shape->out_dtype = dtype;
+    if (shape->op == KLAUS_OP_CAST && index % 2 == 0)
+        shape->in_dtype = KLAUS_F32;
+    else if (shape->op == KLAUS_OP_CAST ||
+             ((shape->op == KLAUS_OP_CONV || shape->op == KLAUS_OP_FULL_CONNECT) && index % 4 == 3))
+        shape->out_dtype = KLAUS_F32;
+}
 
 /* ---- timing ---- */
 
 /* The fastest of three calls or more, until a tenth of a second has passed. False without memory or a fitting shape. */
-static bool bench(const klaus_variant *variant, const klaus_check_cases *cases, uint64_t seed,
+static bool bench(const klaus_variant *variant, uint32_t dtype, const klaus_check_cases *cases, uint64_t seed,
                   klaus_check_report *report) {
     klaus_shape shape;
     int32_t index = 0;
@@ -32,6 +43,7 @@ static bool bench(const klaus_variant *variant, const klaus_check_cases *cases, 
         memset(&shape, 0, sizeof shape);
         if (!cases->bench(index++, &shape))
             return false;
+        set_dtypes(&shape, dtype, 0);
     } while (!variant->can(&shape));
     klaus_random random = {seed};
     klaus_operands o;
@@ -39,11 +51,12 @@ static bool bench(const klaus_variant *variant, const klaus_check_cases *cases, 
     const bool made =
         klaus_operands_make(&o, &shape, &random, KLAUS_VALUES_ORDINARY, KLAUS_PLACE_FRONT) &&
         klaus_block_make(&packed, (size_t)variant->packed_bytes(&shape), KLAUS_ALIGNMENT, KLAUS_PLACE_FRONT) &&
-        klaus_block_make(&output, o.out_count * sizeof(float), KLAUS_ALIGNMENT, KLAUS_PLACE_FRONT) &&
+        klaus_block_make(&output, o.out_count * klaus_dtype_bytes(shape.out_dtype), KLAUS_ALIGNMENT,
+                         KLAUS_PLACE_FRONT) &&
         klaus_block_make(&scratch, (size_t)variant->scratch_bytes(&shape, 1), KLAUS_ALIGNMENT, KLAUS_PLACE_FRONT);
     if (made) {
         klaus_attempt a = {.variant = variant, .weights = &o.weights, .parts = 1};
-        a.call = (klaus_call){.shape = &shape,
+        a.call = (klaus_call){.shape = &o.shape,
                               .output = output.bytes,
                               .weights = &o.weights,
                               .packed = packed.bytes,
@@ -51,7 +64,7 @@ static bool bench(const klaus_variant *variant, const klaus_check_cases *cases, 
         for (int32_t n = 0; n < KLAUS_MAX_INPUTS; n++)
             a.call.input[n] = o.input[n].bytes;
         if (packed.size > 0)
-            variant->pack(&shape, &o.weights, packed.bytes);
+            variant->pack(&o.shape, &o.weights, packed.bytes);
         const uint64_t start = klaus_os_now_ns();
         report->ns = UINT64_MAX;
         for (int32_t n = 0; n < 3 || klaus_os_now_ns() - start < 100000000u; n++) {
@@ -89,19 +102,19 @@ static klaus_check_report report_on(klaus_check_kind kind, const klaus_variant *
                                 .message = ""};
 }
 
-/* Checks the wanted variants of one op; false for want of memory. */
-static bool check_op(const klaus_check_cases *cases, const klaus_check_options *options, const bool *wanted,
-                     klaus_verdict *verdicts) {
+/* Checks the wanted variants of one op with activations of `dtype`; false for want of memory. */
+static bool check_op(const klaus_check_cases *cases, uint32_t dtype, const klaus_check_options *options,
+                     const bool *wanted, klaus_verdict *verdicts) {
     for (int32_t index = 0; index < cases->count; index++) {
         klaus_random random = {options->seed * 0x2545f4914f6cdd1du + cases->op * 1000003u + (uint64_t)index};
         klaus_shape shape;
         memset(&shape, 0, sizeof shape);
         shape.op = cases->op;
-        shape.in_dtype = shape.out_dtype = KLAUS_F32;
         cases->shape(index, &random, &shape);
+        set_dtypes(&shape, dtype, index);
         const klaus_place place = index % 3 == 2 ? KLAUS_PLACE_FRONT : KLAUS_PLACE_BACK;
         klaus_values kind = index % 7 < 4 ? KLAUS_VALUES_ORDINARY : (klaus_values)(index % 7 - 3);
-        if (kind == KLAUS_VALUES_NAN && !cases->nan_defined)
+        if (kind == KLAUS_VALUES_NAN && (!cases->nan_defined || dtype == KLAUS_I8))
             kind = KLAUS_VALUES_ORDINARY;
         klaus_operands o;
         const bool made =
@@ -110,7 +123,7 @@ static bool check_op(const klaus_check_cases *cases, const klaus_check_options *
             klaus_block_protect(&o.input[n]);
         for (int32_t i = 0; made && i < klaus_dispatch_count(); i++) {
             const klaus_variant *variant = klaus_dispatch_variant(i);
-            if (wanted[i] && variant->op == cases->op && variant->can(&shape))
+            if (wanted[i] && klaus_dispatch_dtype(i) == dtype && variant->op == cases->op && variant->can(&o.shape))
                 klaus_trial(variant, &o, cases, place, &verdicts[i]);
         }
         klaus_operands_free(&o);
@@ -118,6 +131,14 @@ static bool check_op(const klaus_check_cases *cases, const klaus_check_options *
             return false;
     }
     return true;
+}
+
+/* Whether any wanted variant of the op has activations of `dtype`: making operands takes longer than checking them. */
+static bool has_dtype(uint32_t op, uint32_t dtype, const bool *wanted) {
+    for (int32_t i = 0; i < klaus_dispatch_count(); i++)
+        if (wanted[i] && klaus_dispatch_variant(i)->op == op && klaus_dispatch_dtype(i) == dtype)
+            return true;
+    return false;
 }
 
 static void check_name(int32_t index, klaus_verdict *v) {
@@ -147,8 +168,11 @@ int klaus_check_run(const klaus_check_options *options, klaus_check_sink sink, v
         wanted[i] = wanted[i] && klaus_dispatch_available(variant, klaus_cpu_here());
     }
     for (size_t op = 0; memory && !options->list && op < OP_COUNT; op++) {
+        static const uint32_t dtypes[] = {KLAUS_F32, KLAUS_F16, KLAUS_I8};
         klaus_guard_begin();
-        memory = check_op(all_cases[op], options, wanted, verdicts);
+        for (size_t n = 0; memory && n < sizeof dtypes / sizeof dtypes[0]; n++)
+            if (has_dtype(all_cases[op]->op, dtypes[n], wanted))
+                memory = check_op(all_cases[op], dtypes[n], options, wanted, verdicts);
         klaus_guard_end();
         for (int32_t i = 0; memory && i < count; i++) {
             const klaus_variant *variant = klaus_dispatch_variant(i);
@@ -173,7 +197,8 @@ int klaus_check_run(const klaus_check_options *options, klaus_check_sink sink, v
             else
                 summary.failed_variants++;
             klaus_check_report timed = report_on(KLAUS_CHECK_BENCH, variant);
-            if (options->bench && report.ok && bench(variant, all_cases[op], options->seed, &timed))
+            if (options->bench && report.ok &&
+                bench(variant, klaus_dispatch_dtype(i), all_cases[op], options->seed, &timed))
                 sink(user, &timed);
         }
     }

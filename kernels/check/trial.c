@@ -27,12 +27,13 @@ void klaus_attempt_do(void *data) {
 static void describe(const klaus_shape *s, char *text, size_t bytes) {
     snprintf(text, bytes,
              "[%s batch %d, %dx%dx%d -> %dx%dx%d, kernel %dx%d stride %dx%d pad %d,%d groups %d size %d, weights %u/%u "
-             "(%u), act %u, scale %d, addend %d]",
+             "(%u), act %u, scale %d, addend %d, dtypes %u>%u]",
              klaus_op_name(s->op), (int)s->batch, (int)s->in_rows, (int)s->in_cols, (int)s->in_channels,
              (int)s->out_rows, (int)s->out_cols, (int)s->out_channels, (int)s->kernel_rows, (int)s->kernel_cols,
              (int)s->stride_rows, (int)s->stride_cols, (int)s->pad_top, (int)s->pad_left, (int)s->groups, (int)s->size,
              (unsigned)s->weight_dtype, (unsigned)s->codebook_dtype, (unsigned)s->codebook_entries,
-             (unsigned)s->activation, (int)s->has_scale, (int)s->has_addend);
+             (unsigned)s->activation, (int)s->has_scale, (int)s->has_addend, (unsigned)s->in_dtype,
+             (unsigned)s->out_dtype);
 }
 
 static void fail(klaus_verdict *v, const klaus_shape *shape, const char *what) {
@@ -44,12 +45,37 @@ static void fail(klaus_verdict *v, const klaus_shape *shape, const char *what) {
     snprintf(v->message, sizeof v->message, "%.110s %s", what, text);
 }
 
+/* Integers: equal where the dtype has an oracle of its own or nothing is computed, else at most one step apart. */
+static const char *compare_integers(const klaus_operands *o, const klaus_check_cases *cases, const float *got,
+                                    klaus_verdict *v, char *text, size_t text_bytes) {
+    const double bound = o->own_oracle || cases->rule == KLAUS_CHECK_EXACT ? 0 : 1;
+    for (size_t i = 0; i < o->out_count; i++) {
+        const double error = fabs((double)o->expected[i] - (double)got[i]);
+        if (error > bound) {
+            snprintf(text, text_bytes, "output %zu is %g, not %g (at most %g apart)", i, (double)got[i],
+                     (double)o->expected[i], bound);
+            return text;
+        }
+        if (bound > 0 && error > v->worst_share) {
+            v->worst_share = v->worst_error = error;
+            v->bound = bound;
+        }
+    }
+    return NULL;
+}
+
 /* NULL if all outputs are within their bounds, else what is wrong (in `text`). */
 static const char *compare(const klaus_variant *variant, const klaus_operands *o, const klaus_check_cases *cases,
                            const float *got, klaus_verdict *v, char *text, size_t text_bytes) {
-    const double tolerance = cases->rule == KLAUS_CHECK_EXACT ? 0 : cases->tolerance(&o->shape);
+    const bool halves = o->shape.in_dtype == KLAUS_F16 || o->shape.out_dtype == KLAUS_F16;
+    if (o->shape.out_dtype == KLAUS_I8)
+        return compare_integers(o, cases, got, v, text, text_bytes);
+    const double tolerance = cases->rule == KLAUS_CHECK_EXACT
+                                 ? 0
+                                 : cases->tolerance(&o->shape) + (halves ? klaus_check_half_tolerance(&o->shape) : 0);
     /* armv7's NEON takes denormals for zeros; each may meet a factor of about 1. */
-    const double underflow = (double)FLT_MIN * (double)(klaus_shape_weights_per_row(&o->shape) + 16);
+    const double smallest = halves ? ldexp(1, -24) : (double)FLT_MIN;
+    const double underflow = smallest * (double)(klaus_shape_weights_per_row(&o->shape) + 16);
     const char *wrong = NULL;
     double largest = 0; /* for variants that mix neighbours; infinite where a NaN or an infinity is among them */
     for (size_t i = 0; variant->spreads && i < o->out_count; i++)
@@ -83,14 +109,16 @@ static const char *compare(const klaus_variant *variant, const klaus_operands *o
 
 static const char *check_parts(const klaus_variant *variant, const klaus_operands *o, const klaus_check_cases *cases,
                                klaus_place place, klaus_verdict *v, char *text, size_t text_bytes) {
-    const size_t out_bytes = o->out_count * sizeof(float);
+    const size_t out_bytes = o->out_count * klaus_dtype_bytes(o->shape.out_dtype);
     const size_t packed_bytes = (size_t)variant->packed_bytes(&o->shape);
     klaus_weights weights = o->weights;
     klaus_block packed = {0}, output = {0}, scratch = {0};
     const char *wrong = NULL;
-    float *whole = malloc(out_bytes);
-    if (whole == NULL || !klaus_block_make(&packed, packed_bytes, KLAUS_ALIGNMENT, place)) {
+    void *whole = malloc(out_bytes);
+    float *values = malloc(o->out_count * sizeof(float));
+    if (whole == NULL || values == NULL || !klaus_block_make(&packed, packed_bytes, KLAUS_ALIGNMENT, place)) {
         free(whole);
+        free(values);
         return "no memory for the check";
     }
     klaus_attempt a = {.variant = variant, .weights = &weights};
@@ -115,7 +143,7 @@ static const char *check_parts(const klaus_variant *variant, const klaus_operand
     }
     for (size_t run = 0; run < PART_RUNS && wrong == NULL; run++) {
         a.parts = part_counts[run];
-        if (!klaus_block_make(&output, out_bytes, 4, place) ||
+        if (!klaus_block_make(&output, out_bytes, klaus_dtype_bytes(o->shape.out_dtype), place) ||
             !klaus_block_make(&scratch, (size_t)variant->scratch_bytes(&o->shape, a.parts), KLAUS_ALIGNMENT, place)) {
             wrong = "no memory for the check";
             break;
@@ -134,7 +162,8 @@ static const char *check_parts(const klaus_variant *variant, const klaus_operand
             wrong = "wrote outside its scratch memory";
         } else if (run == 0) {
             memcpy(whole, output.bytes, out_bytes);
-            wrong = compare(variant, o, cases, whole, v, text, text_bytes);
+            klaus_operands_read(o, whole, values);
+            wrong = compare(variant, o, cases, values, v, text, text_bytes);
         } else if (memcmp(whole, output.bytes, out_bytes) != 0) {
             snprintf(text, text_bytes, "another result in %d parts than in one", (int)a.parts);
             wrong = text;
@@ -146,6 +175,7 @@ static const char *check_parts(const klaus_variant *variant, const klaus_operand
     klaus_block_free(&scratch);
     klaus_block_free(&packed);
     free(whole);
+    free(values);
     return wrong;
 }
 

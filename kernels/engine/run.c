@@ -5,6 +5,8 @@
 
 #include "engine/fail.h"
 #include "engine/session.h"
+#include "ops/elements.h"
+#include "ops/shape.h"
 #include "os/os.h"
 
 /* Tags of klaus_os_mark: what ran since the mark before was no layer; was the layers that end with number n. */
@@ -31,33 +33,48 @@ static void run_variant(klaus_pool *pool, const klaus_variant *variant, const kl
     }
 }
 
+/* Shows a step's output to the sink, as float32; false if it wants no more. */
+static bool show(klaus_session *session, const klaus_step *step, const void *output, klaus_layer_sink sink,
+                 void *user) {
+    const klaus_shape *shape = &step->shape;
+    const float *values = output;
+    if (shape->out_dtype != KLAUS_F32) {
+        klaus_elements_read(output, shape->out_dtype, &shape->out_quantization, klaus_shape_output_count(shape),
+                            session->shown.bytes);
+        values = session->shown.bytes;
+    }
+    return sink(user, step->last, values, shape->out_rows, shape->out_cols, shape->out_channels) == 0;
+}
+
 bool klaus_steps_run(klaus_session *session, const klaus_steps *steps, const float *input, float *output,
                      klaus_layer_sink sink, void *user) {
-    const int32_t first = steps->request.first;
     char *arena = session->arena.bytes;
     if (session->options.mark) {
         klaus_os_mark(MARK_NO_LAYER);
     }
     for (int32_t s = 0; s < steps->step_count; s++) {
         const klaus_step *step = &steps->steps[s];
-        const klaus_layer_data *data = &session->model->data[step->first];
+        const bool cast = step->layer_count == 0;
+        const bool last = s == steps->step_count - 1;
+        /* A cast counts for the layer it is made for: the next one, or the last. */
+        const int32_t layer = cast && !last ? steps->steps[s + 1].last : step->last;
         klaus_call call = {.shape = &step->shape, .packed = step->packed, .scratch = session->scratch.bytes};
-        call.weights = data->weights.values != NULL ? &data->weights : NULL;
-        call.output = step->last == steps->request.stop - 1 ? (void *)output : arena + (size_t)step->output_offset;
+        if (!cast && session->model->data[step->first].weights.values != NULL) {
+            call.weights = &session->model->data[step->first].weights;
+        }
+        call.output = last ? (void *)output : arena + (size_t)step->output_offset;
         for (int32_t i = 0; i < step->input_count; i++) {
-            const int32_t layer = step->inputs[i];
-            call.input[i] = layer < first
-                                ? (const void *)input
-                                : arena + (size_t)steps->steps[steps->step_of_layer[layer - first]].output_offset;
+            const int32_t from = step->inputs[i];
+            call.input[i] =
+                from == KLAUS_PLAN_INPUT ? (const void *)input : arena + (size_t)steps->steps[from].output_offset;
         }
         const uint64_t started = klaus_os_now_ns();
         run_variant(session->pool, step->variant, &call);
-        session->layer_ns[step->last] += klaus_os_now_ns() - started;
-        if (session->options.mark) {
-            klaus_os_mark(MARK_LAYER + step->last);
+        session->layer_ns[layer] += klaus_os_now_ns() - started;
+        if (session->options.mark && (!cast || last)) {
+            klaus_os_mark(MARK_LAYER + layer);
         }
-        if (sink != NULL && sink(user, step->last, call.output, step->shape.out_rows, step->shape.out_cols,
-                                 step->shape.out_channels) != 0) {
+        if (sink != NULL && !cast && !show(session, step, call.output, sink, user)) {
             return false;
         }
     }
@@ -111,7 +128,7 @@ void klaus_default_options(klaus_options *options) {
                                .mark = 0};
 }
 
-static klaus_status check_options(const klaus_options *options, klaus_error *error) {
+static klaus_status check_options(const klaus_model *model, const klaus_options *options, klaus_error *error) {
     if (options->isa < KLAUS_ISA_AUTO || options->isa > KLAUS_ISA_NEON_I8MM) {
         return klaus_fail(error, KLAUS_E_INPUT, "there is no instruction set number %d", (int)options->isa);
     }
@@ -119,9 +136,21 @@ static klaus_status check_options(const klaus_options *options, klaus_error *err
         return klaus_fail(error, KLAUS_E_INPUT, "this CPU has no %s; `klaus-run info` lists what it has",
                           klaus_isa_name(options->isa));
     }
-    if (options->precision != KLAUS_FP32) {
-        return klaus_fail(error, KLAUS_E_INPUT, "precision %s is not available in this build; use fp32",
-                          options->precision == KLAUS_FP16 ? "fp16" : "int8");
+    if (options->precision < KLAUS_FP32 || options->precision > KLAUS_INT8) {
+        return klaus_fail(error, KLAUS_E_INPUT, "there is no precision number %d", (int)options->precision);
+    }
+    const klaus_isa highest = options->isa != KLAUS_ISA_AUTO ? options->isa : KLAUS_ISA_NEON_I8MM;
+    if (options->precision == KLAUS_FP16 &&
+        (highest < KLAUS_ISA_NEON_FP16 || !klaus_cpu_has(klaus_cpu_here(), KLAUS_ISA_NEON_FP16))) {
+        return klaus_fail(error, KLAUS_E_INPUT,
+                          "precision fp16 needs neon_fp16, which %s; use fp32, or int8 with a calibrated model",
+                          highest < KLAUS_ISA_NEON_FP16 ? "the options exclude" : "this CPU does not have");
+    }
+    if (options->precision == KLAUS_INT8 && model->ranges == NULL) {
+        return klaus_fail(error, KLAUS_E_INPUT,
+                          "model %s has no activation ranges, which int8 needs; `klaus calibrate SOURCE --images DIR` "
+                          "measures them, or use fp32",
+                          model->name);
     }
     if (options->memory != KLAUS_MEMORY_DEFAULT) {
         return klaus_fail(error, KLAUS_E_INPUT, "memory mode lean is not available in this build; use default");
@@ -136,7 +165,7 @@ static klaus_status check_options(const klaus_options *options, klaus_error *err
 klaus_status klaus_session_open(const klaus_model *model, const klaus_options *options, klaus_session **session,
                                 klaus_error *error) {
     *session = NULL;
-    klaus_status status = check_options(options, error);
+    klaus_status status = check_options(model, options, error);
     if (status != KLAUS_OK) {
         return status;
     }
@@ -199,7 +228,7 @@ void klaus_session_close(klaus_session *session) {
     }
     klaus_buffer *const buffers[] = {&session->arena,    &session->scratch, &session->logits, &session->formed,
                                      &session->narrowed, &session->tensor,  &session->mean,   &session->map,
-                                     &session->slices,   &session->rows};
+                                     &session->slices,   &session->rows,    &session->shown};
     for (size_t i = 0; i < sizeof(buffers) / sizeof(buffers[0]); i++) {
         klaus_buffer_free(buffers[i]);
     }
@@ -234,6 +263,15 @@ klaus_status klaus_run_layers(klaus_session *session, const float *input, klaus_
     if (session->options.fused) {
         return klaus_fail(error, KLAUS_E_INPUT, "layers can be shown by a session opened with fused = 0 only");
     }
+    uint64_t most = 0;
+    for (int32_t s = 0; s < session->whole->step_count; s++) {
+        const uint64_t count = (uint64_t)klaus_shape_output_count(&session->whole->steps[s].shape);
+        most = count > most ? count : most;
+    }
+    const klaus_status status = klaus_buffer_need(&session->shown, most * sizeof(float), error);
+    if (status != KLAUS_OK) {
+        return status;
+    }
     forget_times(session);
     if (!klaus_steps_run(session, session->whole, input, session->logits.bytes, sink, user)) {
         return klaus_fail(error, KLAUS_E_INPUT, "the run was stopped by the receiver of its layers");
@@ -252,7 +290,7 @@ klaus_status klaus_layer_times(const klaus_session *session, uint64_t *ns, int32
 uint64_t klaus_session_bytes(const klaus_session *session) {
     const klaus_buffer *const buffers[] = {&session->arena,    &session->scratch, &session->logits, &session->formed,
                                            &session->narrowed, &session->tensor,  &session->mean,   &session->map,
-                                           &session->slices,   &session->rows};
+                                           &session->slices,   &session->rows,    &session->shown};
     uint64_t total = 0;
     for (size_t i = 0; i < sizeof(buffers) / sizeof(buffers[0]); i++) {
         total += buffers[i]->size;

@@ -18,18 +18,20 @@ typedef struct klaus_packed_weights {
     klaus_buffer memory;
 } klaus_packed_weights;
 
+#define KLAUS_PLAN_INPUT (-1) /* in place of a step: what the caller gives */
+
 /* One call of one kernel. */
 typedef struct klaus_step {
     const klaus_variant *variant;
     klaus_shape shape;
     int32_t first, last; /* layers: the one whose weights are used, the one whose output this is */
-    int32_t layers[3];   /* all that the step does */
+    int32_t layers[3];   /* all that the step does; a cast does none */
     int32_t layer_count;
-    int32_t inputs[KLAUS_MAX_INPUTS]; /* layers; the one before the plan's first is the plan's input */
+    int32_t inputs[KLAUS_MAX_INPUTS]; /* steps whose outputs it reads, or KLAUS_PLAN_INPUT */
     int32_t input_count;
     const void *packed;
     uint64_t packed_bytes, scratch_bytes;
-    uint64_t output_offset, output_bytes; /* in the arena; the plan's last output is the caller's */
+    uint64_t output_offset, output_bytes; /* in the arena; the last step's output is the caller's */
 } klaus_step;
 
 /* Layers first .. stop - 1 for an input of one size. */
@@ -44,7 +46,6 @@ typedef struct klaus_steps {
     klaus_extent output;
     klaus_step *steps;
     int32_t step_count;
-    int32_t *step_of_layer; /* [stop - first]; -1 for a layer that no step ends in */
     uint64_t scratch_bytes;
 } klaus_steps;
 
@@ -60,6 +61,7 @@ struct klaus_session {
     int32_t next_scan;
     klaus_buffer arena, scratch;
     klaus_buffer logits, formed, narrowed, tensor, mean, map, slices, rows;
+    klaus_buffer shown;       /* a layer's output as float32, for a sink */
     klaus_extent mean_extent; /* what `mean` was resampled to */
 };
 
@@ -68,8 +70,9 @@ klaus_status klaus_steps_make(klaus_session *session, const klaus_plan_request *
                               klaus_error *error);
 void klaus_steps_free(klaus_steps *steps);
 
-/* Runs the steps; `output` takes the last layer's output for all of the batch. Adds to session->layer_ns. Where `sink`
- * is given it sees every step's output; returns false if it stopped the run. */
+/* Runs the steps; input and output are float32 in every precision, `output` takes the last layer's output for all of
+ * the batch. Adds to session->layer_ns. Where `sink` is given it sees every layer's output; returns false if it stopped
+ * the run. */
 bool klaus_steps_run(klaus_session *session, const klaus_steps *steps, const float *input, float *output,
                      klaus_layer_sink sink, void *user);
 

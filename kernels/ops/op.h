@@ -1,7 +1,9 @@
 /* What every kernel variant is: a row in one table with one way to be asked, packed and run.
  *
  * The engine and the checker see kernels only through this header. Activations are dense HWC; weights arrive in the
- * packed model's canonical layout (klaus/format.h) and a variant's pack() turns them into its own. */
+ * packed model's canonical layout (klaus/format.h) and a variant's pack() turns them into its own.
+ * Activations are float32, half or int8 (KLAUS_F32, KLAUS_F16, KLAUS_I8); can() says which a variant takes and gives.
+ * An op that has no variant for a dtype runs in float32 between casts (engine/plan.c). */
 #ifndef KLAUS_OPS_OP_H
 #define KLAUS_OPS_OP_H
 #include <stdbool.h>
@@ -11,6 +13,15 @@
 #include "cpu.h"
 #include "klaus/format.h"
 #include "klaus/klaus.h"
+
+/* An op of the engine's own, which no file names: the same numbers in another dtype. */
+#define KLAUS_OP_CAST 64
+
+/* What an int8 activation stands for: scale * (q - zero). */
+typedef struct klaus_quantization {
+    float scale;
+    int32_t zero; /* -128 .. 127 */
+} klaus_quantization;
 
 /* One call's geometry; fields that an op does not use are 0. in_* and out_* are set for every op; a batch, row or
  * column count of 0 means one. Helpers: ops/shape.h. */
@@ -28,7 +39,8 @@ typedef struct klaus_shape {
     int32_t begin;                            /* slice */
     int32_t input_count;                      /* add, concat */
     int32_t input_channels[KLAUS_MAX_INPUTS]; /* concat */
-    uint32_t in_dtype, out_dtype;             /* of activations: KLAUS_F32 (later KLAUS_F16, KLAUS_I8) */
+    uint32_t in_dtype, out_dtype; /* of activations: KLAUS_F32, KLAUS_F16, KLAUS_I8; an addend's is out_dtype */
+    klaus_quantization in_quantization[KLAUS_MAX_INPUTS], out_quantization; /* where the dtype is KLAUS_I8 */
     uint32_t weight_dtype, codebook_dtype, codebook_entries;
     bool has_scale;
     bool has_addend; /* conv: input[1], of the output's shape, is added before the activation (residual blocks) */

@@ -34,6 +34,10 @@ bool klaus_shape_is_f32(const klaus_shape *shape) {
            (shape->out_dtype == KLAUS_F32 || shape->out_dtype == 0);
 }
 
+bool klaus_shape_is(const klaus_shape *shape, uint32_t dtype) {
+    return shape->in_dtype == dtype && shape->out_dtype == dtype;
+}
+
 bool klaus_shape_has_known_weights(const klaus_shape *shape) {
     switch (shape->weight_dtype) {
     case KLAUS_F32:

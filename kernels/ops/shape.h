@@ -66,6 +66,18 @@ uint64_t klaus_no_scratch_bytes(const klaus_shape *shape, int32_t parts);
 
 /* Whether all activations of the call are float32 (0, unset, counts as float32). */
 bool klaus_shape_is_f32(const klaus_shape *shape);
+/* Whether all of them are of `dtype`. */
+bool klaus_shape_is(const klaus_shape *shape, uint32_t dtype);
+
+/* Bytes of one activation. */
+static inline size_t klaus_dtype_bytes(uint32_t dtype) {
+    return dtype == KLAUS_I8 ? 1 : dtype == KLAUS_F16 ? 2 : 4;
+}
+
+/* The dtype of input `index`: an addend has that of the output. */
+static inline uint32_t klaus_shape_input_dtype(const klaus_shape *shape, int32_t index) {
+    return shape->op == KLAUS_OP_CONV && index == 1 ? shape->out_dtype : shape->in_dtype;
+}
 
 /* Whether weight_dtype is one of float32, float16, or indices with a codebook of either. */
 bool klaus_shape_has_known_weights(const klaus_shape *shape);

@@ -20,6 +20,32 @@ float klaus_half_to_float(uint16_t half) {
     return value;
 }
 
+uint16_t klaus_float_to_half(float value) {
+    uint32_t bits;
+    memcpy(&bits, &value, sizeof bits);
+    const uint16_t sign = (uint16_t)(bits >> 16 & 0x8000);
+    const uint32_t magnitude = bits & 0x7fffffff;
+    if (magnitude > 0x7f800000)
+        return (uint16_t)(sign | 0x7e00 | (magnitude >> 13 & 0x1ff));
+    if (magnitude >= 0x477ff000) /* rounds to 65536 or more */
+        return (uint16_t)(sign | 0x7c00);
+    uint32_t mantissa = magnitude, half = 0;
+    int32_t dropped = 13;
+    if (magnitude >= 0x38800000) { /* normal: 2^-14 and up */
+        mantissa -= 112u << 23;
+    } else { /* in units of 2^-24 */
+        const int32_t exponent = (int32_t)(magnitude >> 23);
+        if (exponent < 102) /* below half the smallest one */
+            return sign;
+        mantissa = (magnitude & 0x7fffff) | 0x800000;
+        dropped = 126 - exponent;
+    }
+    half = mantissa >> dropped;
+    const uint32_t rest = mantissa & ((1u << dropped) - 1), middle = 1u << (dropped - 1);
+    half += rest > middle || (rest == middle && (half & 1) != 0);
+    return (uint16_t)(sign | half);
+}
+
 float klaus_codebook_entry(const klaus_shape *shape, const klaus_weights *weights, uint32_t index) {
     if (index >= shape->codebook_entries)
         return 0.0f;

@@ -6,6 +6,9 @@
 /* IEEE binary16 to float32: exact, subnormals, infinities and NaN included. */
 float klaus_half_to_float(uint16_t half);
 
+/* float32 to IEEE binary16, to nearest, ties to even; beyond 65504 infinity, NaN stays NaN. */
+uint16_t klaus_float_to_half(float value);
+
 /* Entry `index` of the layer's codebook. An index past codebook_entries reads as 0. */
 float klaus_codebook_entry(const klaus_shape *shape, const klaus_weights *weights, uint32_t index);
 
