@@ -259,6 +259,12 @@ static bool try_dtypes(const planner *plan, klaus_step *step, const int32_t *lay
         step->shape.out_quantization = quantization_of(plan, step->last);
     }
     step->variant = klaus_dispatch_choose(&step->shape, &plan->session->dispatch);
+    /* A reference in half or int8 is slower than float32's NEON: it is for where there is no NEON, or asked for. */
+    const bool slow = in != out || in != KLAUS_F32;
+    const bool better = klaus_cpu_has(klaus_cpu_here(), KLAUS_ISA_NEON) && plan->session->options.isa != KLAUS_ISA_REF;
+    if (step->variant != NULL && slow && better && step->variant->isa == KLAUS_ISA_REF) {
+        step->variant = NULL;
+    }
     return step->variant != NULL;
 }
 

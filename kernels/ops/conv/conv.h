@@ -12,6 +12,8 @@
 #include "ops/op.h"
 
 /* Geometry that every conv variant relies on: groups divide both channel counts, positive sizes and strides. */
+bool klaus_conv_has_geometry(const klaus_shape *shape);
+/* The same, and all activations are float32. */
 bool klaus_conv_is_sound(const klaus_shape *shape);
 
 #endif

@@ -7,6 +7,8 @@
 #define KLAUS_OPS_FULL_CONNECT_H
 #include "ops/op.h"
 
+bool klaus_full_connect_has_geometry(const klaus_shape *shape);
+/* The same, and all activations are float32. */
 bool klaus_full_connect_is_sound(const klaus_shape *shape);
 
 #endif
