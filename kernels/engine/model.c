@@ -3,6 +3,7 @@
 #include "engine/model.h"
 
 #include <inttypes.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -109,7 +110,19 @@ static klaus_status read_ranges(klaus_model *model, const klaus_section_index *i
         return klaus_fail(error, KLAUS_E_INPUT, "the activation ranges have %" PRIu64 " bytes instead of %" PRIu64,
                           section->bytes, bytes);
     }
-    model->ranges = (const struct klaus_range *)(const void *)klaus_section_bytes(model, section);
+    model->ranges = malloc((size_t)bytes);
+    if (model->ranges == NULL) {
+        return klaus_fail(error, KLAUS_E_MEMORY, "no memory for the ranges of %d layers", model->layer_count);
+    }
+    memcpy(model->ranges, klaus_section_bytes(model, section), (size_t)bytes);
+    for (int32_t i = 0; i <= model->layer_count; i++) { /* int8 scales are made of them */
+        const struct klaus_range *range = &model->ranges[i];
+        if (range->method > 2 ||
+            (range->method != 0 && !(isfinite(range->low) && isfinite(range->high) && range->low <= range->high))) {
+            return klaus_fail(error, KLAUS_E_INPUT, "the activation range of layer %d is not one; calibrate it again",
+                              i - 1);
+        }
+    }
     return KLAUS_OK;
 }
 
@@ -243,6 +256,7 @@ void klaus_close(klaus_model *model) {
     free(model->data);
     free(model->codebooks);
     free(model->packed);
+    free(model->ranges);
     free(model->meta);
     free(model->name);
     free(model->label_text);

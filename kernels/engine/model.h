@@ -49,9 +49,9 @@ struct klaus_model {
     int32_t section_count;
     klaus_packed_data *packed;
     int32_t packed_count;
-    const float *mean;                /* picture_rows x picture_cols x channels, or NULL */
-    const struct klaus_range *ranges; /* 1 + layer_count, or NULL */
-    char *codebooks;                  /* each padded with zeros to all its indices can name */
+    const float *mean;          /* picture_rows x picture_cols x channels, or NULL */
+    struct klaus_range *ranges; /* 1 + layer_count, a copy that was checked, or NULL */
+    char *codebooks;            /* each padded with zeros to all its indices can name */
     char *meta, *name;
     char *label_text;
     const char **labels; /* `outputs` names, or NULL */

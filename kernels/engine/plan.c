@@ -382,11 +382,14 @@ static klaus_status plan_memory(planner *plan, klaus_error *error) {
     uint64_t total = arena;
     for (int32_t s = 0; s < steps->step_count; s++) {
         const klaus_step *step = &steps->steps[s];
+        steps->scratch_bytes = step->scratch_bytes > steps->scratch_bytes ? step->scratch_bytes : steps->scratch_bytes;
+        if (step->packed_bytes == 0) {
+            continue; /* a cast of the plan's input belongs to no layer */
+        }
         const klaus_packed_data *section = klaus_model_packed(plan->model, step->first, step->variant->layout);
         if (held_weights(plan->session, step) == NULL && (section == NULL || section->size != step->packed_bytes)) {
             total += step->packed_bytes;
         }
-        steps->scratch_bytes = step->scratch_bytes > steps->scratch_bytes ? step->scratch_bytes : steps->scratch_bytes;
     }
     klaus_status status = klaus_memory_available(total + steps->scratch_bytes, error);
     if (status == KLAUS_OK) {
@@ -479,7 +482,7 @@ klaus_status klaus_plan(const klaus_session *session, klaus_text_sink sink, void
     const klaus_steps *steps = session->whole;
     for (int32_t s = 0; s < steps->step_count; s++) {
         const klaus_step *step = &steps->steps[s];
-        char layers[64];
+        char layers[64] = ""; /* a cast has none */
         size_t used = 0;
         for (int32_t i = 0; i < step->layer_count; i++) {
             used += (size_t)snprintf(layers + used, sizeof(layers) - used, "%s%d", i > 0 ? "," : "", step->layers[i]);

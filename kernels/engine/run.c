@@ -146,11 +146,16 @@ static klaus_status check_options(const klaus_model *model, const klaus_options 
                           "precision fp16 needs neon_fp16, which %s; use fp32, or int8 with a calibrated model",
                           highest < KLAUS_ISA_NEON_FP16 ? "the options exclude" : "this CPU does not have");
     }
-    if (options->precision == KLAUS_INT8 && model->ranges == NULL) {
-        return klaus_fail(error, KLAUS_E_INPUT,
-                          "model %s has no activation ranges, which int8 needs; `klaus calibrate SOURCE --images DIR` "
-                          "measures them, or use fp32",
-                          model->name);
+    bool measured = model->ranges != NULL;
+    for (int32_t i = 0; measured && i <= model->layer_count; i++) {
+        measured = model->ranges[i].method != 0;
+    }
+    if (options->precision == KLAUS_INT8 && !measured) {
+        return klaus_fail(
+            error, KLAUS_E_INPUT,
+            "model %s has no activation range of every layer, which int8 needs; `klaus calibrate SOURCE --images DIR` "
+            "measures them, or use fp32",
+            model->name);
     }
     if (options->memory != KLAUS_MEMORY_DEFAULT) {
         return klaus_fail(error, KLAUS_E_INPUT, "memory mode lean is not available in this build; use default");

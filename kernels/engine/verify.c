@@ -122,17 +122,6 @@ static klaus_status check_gaps(const klaus_model *model, klaus_error *error) {
     return KLAUS_OK;
 }
 
-static klaus_status check_ranges(const klaus_model *model, klaus_error *error) {
-    for (int32_t i = 0; model->ranges != NULL && i <= model->layer_count; i++) {
-        const struct klaus_range *range = &model->ranges[i];
-        if (range->method > 2 ||
-            (range->method != 0 && !(isfinite(range->low) && isfinite(range->high) && range->low <= range->high))) {
-            return klaus_fail(error, KLAUS_E_CHECK, "the activation range of layer %d is not one", i - 1);
-        }
-    }
-    return KLAUS_OK;
-}
-
 /* Whether some kernel that this CPU can run makes `packed->layout` of a layer; `maker`: the one that makes it of this
  * layer and in this size, or NULL. */
 static bool layout_is_known(const klaus_packed_data *packed, const klaus_shape *shape, const klaus_variant **maker) {
@@ -206,5 +195,5 @@ klaus_status klaus_verify(const klaus_model *model, klaus_error *error) {
     if (status == KLAUS_OK) {
         status = check_packed(model, error);
     }
-    return status == KLAUS_OK ? check_ranges(model, error) : status;
+    return status;
 }

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
+import struct
 import subprocess
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
@@ -32,18 +34,18 @@ def fields(view: str, index: int | None = None, /, **values: object) -> Change:
     """Sets fields of the header, the network or a layer."""
 
     def change(image: PackedImage) -> None:
-        struct: Any = getattr(image, view) if index is None else image.layer(index)
+        view_of: Any = getattr(image, view) if index is None else image.layer(index)
         for name, value in values.items():
-            setattr(struct, name, value)
+            setattr(view_of, name, value)
 
     return change
 
 
 def section(kind: str, layer: int = -1, /, **values: object) -> Change:
     def change(image: PackedImage) -> None:
-        struct = image.section(kind, layer)
+        found = image.section(kind, layer)
         for name, value in values.items():
-            setattr(struct, name, value)
+            setattr(found, name, value)
 
     return change
 
@@ -182,6 +184,26 @@ TEXTS = [
     (lambda i: i.grow("LABELS", b"n1\t\x1b[31m\n" * 7), "not clean UTF-8"),
     (lambda i: i.grow("LABELS", b"n1\t\x00\n" * 7), "not clean UTF-8"),
 ]
+
+
+def ranges(low: float, high: float, method: int = 1) -> Change:
+    """Activation ranges of 0 to 1, that of layer 4 as given."""
+
+    def change(image: PackedImage) -> None:
+        table = [struct.pack("<ffII", 0, 1, 1, 0)] * (1 + image.header.layer_count)
+        table[5] = struct.pack("<ffII", low, high, method, 0)
+        image.add("RANGES", b"".join(table))
+
+    return change
+
+
+RANGES = [
+    (ranges(0, math.nan), "the activation range of layer 4 is not one"),
+    (ranges(-math.inf, 1), "the activation range of layer 4 is not one"),
+    (ranges(1, 0.5), "the activation range of layer 4 is not one"),
+    (ranges(0, 1, 3), "the activation range of layer 4 is not one"),
+    (lambda i: i.add("RANGES", bytes(32)), "the activation ranges have 32 bytes instead of"),
+]
 LATE = [  # what only `verify` sees
     (lambda i: i.put("BIAS", np.float32(np.nan).tobytes(), 0), "number 0 of its biases is not finite"),
     (lambda i: i.put("SCALE", np.float32(np.inf).tobytes(), 0), "number 0 of its scales is not finite"),
@@ -194,7 +216,7 @@ LATE = [  # what only `verify` sees
 ]
 
 
-@pytest.mark.parametrize(("change", "message"), HEADER + SECTIONS + NETWORK + LAYERS + TEXTS)
+@pytest.mark.parametrize(("change", "message"), HEADER + SECTIONS + NETWORK + LAYERS + TEXTS + RANGES)
 def test_fields_that_cannot_be(klaus: Klaus, models: Models, tmp_path: Path, change: Change, message: str) -> None:
     image = PackedImage(models["every_op"].read_bytes())
     change(image)
@@ -221,6 +243,16 @@ def test_bytes_that_only_verify_reads(
     done = klaus("bench", "--model", path, "--runs", 1, code=None)  # the answers may be finite for all that
     assert done.of("load")
     assert done.code in (0, 1)
+
+
+def test_int8_needs_the_range_of_every_layer(klaus: Klaus, models: Models, tmp_path: Path) -> None:
+    for method, code in ((1, 0), (0, 2)):
+        image = PackedImage(models["every_op"].read_bytes())
+        ranges(-1, 6, method)(image)
+        path = tmp_path / f"{method}.klaus"
+        path.write_bytes(image.sign().data)
+        said = klaus("bench", "--model", path, "--runs", 1, "--precision", "int8", code=code)
+        assert ("has no activation range of every layer" in said.stderr) == (code != 0)
 
 
 def test_scan_layers_that_cannot_be(klaus: Klaus, models: Models, tmp_path: Path) -> None:
