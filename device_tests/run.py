@@ -27,6 +27,7 @@ from device_tests.plan import Job, RunPlan
 from device_tests.progress import Display
 from device_tests.results import new_folder, write_text
 from klaus_runtime.accuracy import CLAIM_FROM
+from klaus_runtime.published import REFERENCES
 from reports import journal
 from reports.compare import earlier_runs
 from reports.formats import junit, markdown
@@ -156,6 +157,11 @@ def _head(run: str, plan: RunPlan, photos: Sequence[Photo]) -> Iterator[Record]:
         if model.package_bytes:
             yield fact("package_bytes", value=model.package_bytes, **whose)
             yield fact("effective_bits", value=model.effective_bits, **whose)
+    for item in REFERENCES:
+        figures: dict[str, Attribute] = {"size": item.size, "memory": item.memory, "note": item.note}
+        misses = {"top1_miss": item.top1_miss, "top5_miss": item.top5_miss}
+        figures |= {name: miss for name, miss in misses.items() if miss is not None}
+        yield fact("reference", subject=item.name, attributes=figures)
     if len(photos) < CLAIM_FROM:
         for photo in photos:
             credit: dict[str, Attribute] = {

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from PIL import Image, ImageDraw, ImageFont
 
 from klaus_runtime import accuracy
-from klaus_runtime.quant_table import KLAUS_SHIPPED_BYTES, REFERENCES, Row, Table
+from klaus_runtime.published import KLAUS_SHIPPED_BYTES, REFERENCES
+from klaus_runtime.quant_table import Row, Table
 
 _SCALE = 2  # drawn twice as large, then shrunk: smooth lines
 _WIDTH, _HEIGHT = 1200, 520

@@ -24,6 +24,7 @@ from klaus_runtime.engine import Crop
 from klaus_runtime.errors import InputError
 from klaus_runtime.evaluate import FastEngine
 from klaus_runtime.model import F32, CropFormation, Model, Provenance
+from klaus_runtime.published import REFERENCES
 
 FLOAT = "float"
 _SHARED_BYTES = 1 << 29
@@ -53,32 +54,6 @@ class Table:
     crop: Crop
     calibration: int  # photos; 0 without
     rows: tuple[Row, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Reference:
-    """A published figure."""
-
-    name: str
-    size: str
-    memory: str
-    top1_miss: float | None  # percent
-    top5_miss: float | None
-    note: str = ""
-
-
-# As published by their authors; Klaus' from its README (2014), misses on ImageNet's 50,000 validation photos.
-REFERENCES = (
-    Reference("Klaus, 8 bits", "", "", 41.15, 18.18),
-    Reference("Klaus, 4 bits", "", "", 41.38, 18.28),
-    Reference("Klaus, 2 bits", "", "", 45.22, 20.62),
-    Reference("Klaus, as shipped (4 and 8 bits)", "19.3 MiB", "about 100 MiB", None, 18.20, "3 s on an iPhone 5"),
-    Reference("ccv", "110 MiB", "220 MiB", None, 16.17),
-    Reference("Caffe", "about 200 MiB", "", None, None),
-    Reference("OverFeat", "about 1 GiB", "", None, None),
-    Reference("Deep Compression, AlexNet", "6.9 MB", "", None, None, "no loss against its float network"),
-)
-KLAUS_SHIPPED_BYTES = round(19.3 * 2**20)
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,6 +28,8 @@ from reports.verdict import (
 )
 from reports.words import NOTHING, amount, duration, share, signed_share, small, word
 
+REFERENCE_TITLES = ("as published", "size", "memory", "top-1 miss, %", "top-5 miss, %", "note")
+_MISSES = ("top1_miss", "top5_miss")
 Facts = tuple[tuple[str, str], ...]  # lines of one cell: a label, "" for none, and what it says
 
 
@@ -91,6 +93,7 @@ class Page:
     checks: tuple[Checks, ...]
     origins: tuple[Origin, ...]
     answers: tuple[tuple[str, str, str, str], ...]  # device, model, photo, top-5
+    references: tuple[tuple[str, str, str, str, str, str], ...]  # published: what, size, memory, misses, note
     problems: tuple[Problem, ...]
     skipped: tuple[str, ...]
     counts: tuple[tuple[Status, int], ...]
@@ -123,6 +126,7 @@ def make_page(records: Sequence[Record], earlier: Sequence[Sequence[Record]] = (
             for r in records
             if r.metric == "photo" and r.device is not None
         ),
+        references=tuple(_reference(record) for record in records if record.metric == "reference"),
         problems=_problems(records, judgements),
         skipped=tuple(dict.fromkeys(f"{r.suite}: {r.message}" for r in records if r.status is Status.SKIP)),
         counts=tuple(
@@ -164,6 +168,13 @@ def _row(key: Key, judgement: Judgement, records: Sequence[Record], earlier: Seq
         change=_change_facts(change, head.emulated),
         better=change[1].better if change else None,
     )
+
+
+def _reference(record: Record) -> tuple[str, str, str, str, str, str]:
+    given = record.attributes
+    size, memory, note = (word(given.get(name) or "") for name in ("size", "memory", "note"))
+    top1, top5 = (f"{miss:.2f}" if isinstance(miss := given.get(name), int | float) else "" for name in _MISSES)
+    return record.subject, size, memory, top1, top5, note
 
 
 def _measured(group: Sequence[Record], metric: str) -> list[Record]:

@@ -75,6 +75,7 @@ METRICS: dict[str, Metric] = {
             "model", "weights", "a model under test: source, licence, attribution, hashes; the number of its weights"
         ),
         Metric("photo", "", "a photo that was shown to the models: author, licence, hash"),
+        Metric("reference", "", "a figure as others published it, to stand beside: size, memory, misses in percent"),
         Metric("test", "s", "one test of a suite from its start to its end, transport included", "lower", False),
         Metric("device_job", "", "all suites of one device"),
         # what is shipped and sent

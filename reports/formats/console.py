@@ -12,7 +12,7 @@ from rich.rule import Rule
 from rich.table import Table
 from rich.text import Text
 
-from reports.page import Checks, Facts, Page, Problem, Row
+from reports.page import REFERENCE_TITLES, Checks, Facts, Page, Problem, Row
 from reports.record import Status
 from reports.verdict import Verdict
 from reports.words import NOTHING, plain, share
@@ -48,9 +48,11 @@ def print_page(page: Page, console: Console | None = None) -> None:
     if page.checks:
         out.print(_checks(page.checks))
     if page.answers:
-        out.print(_answers(page.answers))
+        out.print(_table("what it saw", ("device", "model", "photo", "answers"), page.answers))
     if page.problems:
         out.print(_problems(page.problems))
+    if page.references:
+        out.print(_table("for comparison: other networks and photos", REFERENCE_TITLES, page.references))
     out.print(_small_print(page))
 
 
@@ -150,12 +152,12 @@ def _checks(checks: Iterable[Checks]) -> RenderableType:
     return table
 
 
-def _answers(answers: Iterable[tuple[str, str, str, str]]) -> RenderableType:
-    table = Table(title="what it saw", title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
-    for title in ("device", "model", "photo", "answers"):
-        table.add_column(title)
-    for answer in answers:
-        table.add_row(*(_text(part) for part in answer))
+def _table(title: str, titles: Iterable[str], rows: Iterable[Iterable[str]]) -> RenderableType:
+    table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
+    for name in titles:
+        table.add_column(name)
+    for row in rows:
+        table.add_row(*(_text(part) for part in row))
     return table
 
 

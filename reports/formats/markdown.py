@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 
-from reports.page import Facts, Page
+from reports.page import REFERENCE_TITLES, Facts, Page
 from reports.words import NOTHING, plain, share
 
 # What Markdown acts on inside a line; an underscore within a word, brackets and the like stand as they are.
@@ -87,6 +87,12 @@ def render(page: Page) -> str:
                     for problem in page.problems
                 ],
             ),
+        ]
+    if page.references:
+        parts += [
+            "## For comparison, as published",
+            "Other networks, other photos (misses on ImageNet's 50,000).",
+            _table(REFERENCE_TITLES, [tuple(map(_inline, reference)) for reference in page.references]),
         ]
     parts.append("## Where it comes from")
     parts += [

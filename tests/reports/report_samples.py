@@ -73,6 +73,11 @@ def head() -> list[Record]:
         record("effective_bits", value=5.96, **MOBILE),
         record("packed_bytes", value=22_812_160, **MOBILE),
         record(
+            "reference",
+            subject="Klaus, as shipped",
+            attributes={"size": "19.3 MiB", "memory": "about 100 MiB", "top5_miss": 18.2, "note": "3 s on an iPhone 5"},
+        ),
+        record(
             "photo",
             subject="chelsea",
             attributes={"author": "Stefan van der Walt", "licence": "CC0", "source": "scikit-image 0.26.0"},
