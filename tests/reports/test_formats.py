@@ -39,7 +39,8 @@ def test_console_says_all_that_a_report_must(width: int) -> None:
     for said in (
         "14.2 MB", "24.44 bits", "41.2 MB", "901 ms", "7 of 7 as expected", "selected photos, no accuracy", "1.3e-06",
         "7 of 7 as host", "emulated", "seeded: timing only", "first run", "CC-BY-2.0", "danielbuechele", "Apache-2.0",
-        "e5d8eab41f0c", "0123456789abcdef", "nobody answers at 10.0.0.7:22", "invoke deploy-and-bench --device board", "18.20",
+        "e5d8eab41f0c", "0123456789abcdef", "nobody answers at 10.0.0.7:22", "invoke deploy-and-bench --device board",
+        "18.20",
     ):  # fmt: skip
         assert said.replace(" ", "") in squeezed, said
     assert max(map(len, text.splitlines())) <= width
