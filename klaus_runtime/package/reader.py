@@ -104,7 +104,7 @@ def _has_weights(row: Mapping[str, Any], number: int) -> bool:
 def _json(text: object, what: str) -> Any:
     if isinstance(text, bytes):
         try:
-            return json.loads(text, parse_constant=_no_constant)
+            return json.loads(text.decode(), parse_constant=_no_constant)  # not the UTF-16 and 32 that bytes may be
         except (ValueError, RecursionError) as error:
             raise InputError(f"{what} is not the JSON it should be") from error
     raise InputError(f"{what} is missing or of the wrong type")
