@@ -126,6 +126,7 @@ BROKEN = [
     ("DELETE FROM klaus_package WHERE key = 'name'", "its name is not a text"),
     ("UPDATE klaus_package SET value = '3' WHERE key = 'version'", "version 3, this is for versions 1 and 2"),
     ("UPDATE klaus_package SET value = '[' WHERE key = 'provenance'", "not the JSON"),
+    ("UPDATE klaus_package SET value = x'5b005d00' WHERE key = 'provenance'", "not the JSON"),  # [] in UTF-16
     ("UPDATE klaus_package SET value = '[1e9, 9, 3]' WHERE key = 'input_shape'", "input_shape is"),
     ("UPDATE klaus_package SET value = '\"x\"' WHERE key = 'labels'", "ilsvrc2012, sorted-wnids are known"),
     ("UPDATE klaus_package SET value = '{\"kind\": \"x\"}' WHERE key = 'formation'", "ccv and crop are known"),
