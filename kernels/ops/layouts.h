@@ -6,9 +6,10 @@
 enum klaus_layout {
     /* 0 is KLAUS_CANONICAL_LAYOUT: no pack() */
     /* 1 was depthwise with scales of its own */
-    KLAUS_LAYOUT_DEPTHWISE_F32 = 12,     /* float32 [tap][channel]: ops/depthwise/depthwise.h */
-    KLAUS_LAYOUT_CONV_F32_PANELS_8 = 2,  /* float32 panels for tiles of 8 output channels: ops/conv/conv.h */
-    KLAUS_LAYOUT_CONV_F32_PANELS_12 = 3, /* ... of 12 */
+    KLAUS_LAYOUT_DEPTHWISE_F32 = 12,    /* float32 [tap][channel]: ops/depthwise/depthwise.h */
+    KLAUS_LAYOUT_CONV_F32_PANELS_8 = 2, /* float32 panels of 8 output channels: ops/conv/conv_gemm.h */
+    /* 3 was the same with panels of 12 */
+    KLAUS_LAYOUT_CONV_F32_SCALED_12 = 20, /* ... of 12, the scale multiplied in: ops/conv/conv_packed.h */
     /* 4 and 5 were full connect's panels with all 8-bit indices */
     /* 6 and 7 were Winograd's panels with all weights transformed */
     KLAUS_LAYOUT_FULL_CONNECT_PANELS_8 = 8, /* panels of 8: ops/full_connect/full_connect_gemm.h */

@@ -277,8 +277,8 @@ def test_packed_sections_of_another_layout_are_left_alone(
     """A layout that no kernel knows, and known ones of a size that cannot be: weights are packed as without them."""
     path = tmp_path / "packed.klaus"
     arm = runner(emulated(arm_build.program, "linux-aarch64"))
-    known = (2, 3, 12)  # kernels/ops/layouts.h: convolution's panels, depthwise; 1 is retired
-    for layout in (1, *known, 77, 0xFFFFFFFF):
+    known = (2, 12, 20)  # kernels/ops/layouts.h: convolution's panels, depthwise; 1 and 3 are retired
+    for layout in (1, 3, *known, 77, 0xFFFFFFFF):
         image = PackedImage(models["scanned"].read_bytes())
         image.add("PACKED", b"\xff" * 100, layer=0, layout=layout, dtype=1)
         path.write_bytes(image.sign().data)

@@ -1,10 +1,9 @@
-/* Convolution as a matrix multiply without im2col: every variant is this driver with a micro-kernel (ops/gemm/gemm.h).
+/* Convolution as a matrix multiply without im2col: a driver with a micro-kernel (ops/gemm/gemm.h).
  *
  * Packed layout: for each group its panels (klaus_panel_width() channels wide), each
  *     float scale[width], bias[width], weight[kernel row][kernel column][channel of the group][width]
  * with zeros where a panel is wider than the channels left. Codebook weights are stored as floats here.
- * Cells outside the picture are read from a row of zeros. Where the group has few channels (a network's first layer)
- * and there is one group, a whole kernel row is one tap, and the picture is copied into a padded one first. */
+ * ops/conv/conv_cells.h says where the inputs are read from. */
 #ifndef KLAUS_OPS_CONV_GEMM_H
 #define KLAUS_OPS_CONV_GEMM_H
 #include "ops/gemm/gemm.h"
