@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from klaus_runtime import accuracy, answers, cli, registry
+from klaus_runtime import accuracy, answers, registry
 from klaus_runtime.cli import clean
+from klaus_runtime.cli.main import parser
 from klaus_runtime.errors import CheckError, InputError
 from klaus_runtime.model import Label
 from klaus_runtime.pack import pack, read_packed
@@ -25,7 +26,7 @@ from toolchains.build import Build
 
 from . import golden
 from .golden import TINY, TINY_QUANT
-from .zoo import everything
+from .zoo import assert_same, everything
 
 TINY_MODEL = TINY / "model-fp16.sqlite3"
 PICTURE = TINY / "images" / "landscape-97x160.png"
@@ -320,7 +321,7 @@ def test_threads_are_honoured_or_refused() -> None:
 
 def test_every_argument_says_what_it_is() -> None:
     """Positional ones too: argparse shows a bare name where a help text is missing."""
-    commands = cli._parser()._subparsers
+    commands = parser()._subparsers
     assert commands is not None
     (group,) = [action for action in commands._group_actions if action.choices]
     assert group.choices is not None
@@ -338,3 +339,13 @@ def test_models_are_listed() -> None:
     assert {row["name"] for row in answer["models"]} >= {"lite0", "klaus-mobile"}
     assert "klaus-mixed" in answer["schemes"]
     assert "Apache-2.0" in _klaus("models").stdout
+
+
+def test_export_writes_what_ccv_reads(tmp_path: Path) -> None:
+    path = tmp_path / "plain.sqlite3"
+    done = _klaus("export", TINY_QUANT / "a-depth8-index" / "model.sqlite3", "--half", "-o", path)
+    assert done.returncode == 0, done.stderr
+    assert_same(ccv.read(path).layers, ccv.read(TINY_QUANT / "equivalent-fp16.sqlite3").layers)
+    refused = _klaus("export", "lite0", "-o", tmp_path / "lite0.sqlite3")
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert not (tmp_path / "lite0.sqlite3").exists()
