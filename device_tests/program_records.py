@@ -90,6 +90,8 @@ class PassRecord(Record):
     job: str
     ns: int
     preprocess_ns: int
+    instructions: int | None = None  # where the system lends the CPU's counters
+    cycles: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +103,7 @@ class LayerRecord(Record):
     op: str
     ns: int
     multiplies: int
+    instructions: int | None = None  # mean of the measured passes
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +138,7 @@ class BenchRecord(Record):
     fused: bool
     seeded: bool  # weights from a seed: the answer means nothing
     top: tuple[TopClass, ...]
+    counter: str | None = None  # whose instructions the passes have
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,17 +257,21 @@ def _build(kind: type, data: object, where: str) -> object:
     if not isinstance(data, dict):
         raise ValueError(f"{where} is no object")  # noqa: TRY004
     values = {}
-    for name, hint in _hints(kind):
+    for name, hint, may_be_absent in _hints(kind):
         if name not in data:
+            if may_be_absent:
+                continue
             raise ValueError(f"{where} has no {name!r}")
         values[name] = _value(hint, data[name], f"{where}.{name}")
     return kind(**values)
 
 
 @cache
-def _hints(kind: type) -> list[tuple[str, object]]:
+def _hints(kind: type) -> list[tuple[str, object, bool]]:
+    """Name and type of each field, and whether it has a default: then it may be absent."""
     hints = typing.get_type_hints(kind)
-    return [(field.name, hints[field.name]) for field in dataclasses.fields(kind)]
+    missing = dataclasses.MISSING
+    return [(field.name, hints[field.name], field.default is not missing) for field in dataclasses.fields(kind)]
 
 
 def _value(hint: object, value: object, where: str) -> object:

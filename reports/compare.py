@@ -14,7 +14,7 @@ from pathlib import Path
 from reports import journal
 from reports.record import METRICS, Record, ReportError
 
-CONDITIONS = ("threads", "isa", "precision", "job", "patches", "crop", "photos_sha256", "emulator")
+CONDITIONS = ("threads", "isa", "precision", "job", "counter", "patches", "crop", "photos_sha256", "emulator")
 MAX_EARLIER_RUNS = 50
 
 

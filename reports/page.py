@@ -26,7 +26,7 @@ from reports.verdict import (
     place,
     tests,
 )
-from reports.words import NOTHING, amount, duration, share, signed_share, small, word
+from reports.words import NOTHING, amount, duration, many, share, signed_share, small, word
 
 REFERENCE_TITLES = ("as published", "size", "memory", "top-1 miss, %", "top-5 miss, %", "note")
 _MISSES = ("top1_miss", "top5_miss")
@@ -214,7 +214,20 @@ def _times(group: Sequence[Record]) -> Facts:
         for metric, name in _TIMES
         for record in _measured(group, metric)[:1]
     ]
-    return tuple([("", f"{EMULATED}:"), *lines] if lines and group[0].emulated else lines)
+    lines = [("", f"{EMULATED}:"), *lines] if lines and group[0].emulated else lines
+    return (*lines, *_executed(group))
+
+
+def _executed(group: Sequence[Record]) -> Facts:
+    """What the device's own counters say, where it lent them."""
+    cycles = {r.attributes.get("job"): r.value for r in _measured(group, "cycles")}
+    lines = []
+    for record in _measured(group, "instructions"):
+        job, executed = record.attributes.get("job"), record.value or 0
+        lines.append(("10 patches" if job == "10-patch" else "pass", f"{many(executed)} instructions"))
+        if cycles.get(job):
+            lines.append(("", f"{executed / (cycles[job] or 1):.2f} a cycle"))
+    return tuple(lines)
 
 
 def timing(value: float, summary: Summary | None) -> str:

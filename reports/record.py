@@ -104,8 +104,14 @@ METRICS: dict[str, Metric] = {
         Metric("peak_resident_bytes", "bytes", "largest memory that the program held", "lower"),
         Metric("resident_bytes", "bytes", "memory that the program held at the end", "lower"),
         Metric("session_bytes", "bytes", "activations, packed weights and scratch", "lower"),
-        # counted under an emulator or by the CPU: repeats to the instruction
-        Metric("instructions", "instructions", "executed, prefetches left out; classes are attributes", "lower"),
+        # counted by an emulator, which repeats to the instruction, or by the CPU
+        Metric(
+            "instructions",
+            "instructions",
+            "executed by one job; an emulator leaves prefetches out and gives classes as attributes, a CPU does not",
+            "lower",
+        ),
+        Metric("cycles", "cycles", "of the core that one job took, by the CPU's own counter", "lower"),
         Metric("slots", "slots", "issue slots that an in-order core with one vector unit cannot do without", "lower"),
         # accuracy
         Metric("top1", "fraction", "photos whose first class is the right one", "higher"),

@@ -46,6 +46,14 @@ def amount(count: float) -> str:
     return f"{count:.0f} B"
 
 
+def many(count: float) -> str:
+    """151 M: three significant digits, for things that are counted in millions."""
+    for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if abs(count) >= size * 0.9995:
+            return f"{_digits(count / size)} {unit}"
+    return f"{count:.0f}"
+
+
 def share(fraction: float) -> str:
     """69.6 %."""
     return f"{100 * fraction:.1f} %"

@@ -49,7 +49,9 @@ def test_passes(context: Context, remote: Remote, model: ModelPlan) -> None:
         ("first_inference_ns", bench.passes[0].ns),
     ):
         context.emit(metric, model=model, value=value, attributes=conditions)
-    _emit_samples(context, "pass_ns", model, [p.ns for p in bench.passes if not p.warmup], conditions)
+    measured = [p for p in bench.passes if not p.warmup]
+    _emit_samples(context, "pass_ns", model, [p.ns for p in measured], conditions)
+    _emit_executed(context, model, measured, conditions)
     for metric, value in (
         ("peak_resident_bytes", bench.memory.peak_resident_bytes),
         ("resident_bytes", bench.memory.resident_bytes),
@@ -67,6 +69,7 @@ def test_ten_patches(context: Context, remote: Remote, model: ModelPlan) -> None
     measured = [p for p in bench.passes if not p.warmup]
     _emit_samples(context, "ten_patch_ns", model, [p.ns for p in measured], conditions)
     _emit_samples(context, "preprocess_ns", model, [p.preprocess_ns for p in measured], conditions)
+    _emit_executed(context, model, measured, conditions)
     context.emit(
         "peak_resident_bytes",
         model=model,
@@ -105,6 +108,7 @@ def _conditions(bench: Bench) -> dict[str, Attribute]:
         "job": result.job,
         "warmup": result.warmup,
         "runs": result.runs,
+        "counter": result.counter,
     }
 
 
@@ -112,3 +116,13 @@ def _emit_samples(
     context: Context, metric: str, model: ModelPlan, samples: Sequence[int], conditions: dict[str, Attribute]
 ) -> None:
     context.emit(metric, model=model, value=median(samples), samples=samples, attributes=conditions)
+
+
+def _emit_executed(
+    context: Context, model: ModelPlan, passes: Sequence[PassRecord], conditions: dict[str, Attribute]
+) -> None:
+    """What the device's own counters saw; nothing where it has none for us."""
+    for metric in ("instructions", "cycles"):
+        samples = [counted for p in passes if (counted := getattr(p, metric)) is not None]
+        if len(samples) == len(passes):
+            _emit_samples(context, metric, model, samples, conditions)

@@ -33,6 +33,15 @@ static void run_variant(klaus_pool *pool, const klaus_variant *variant, const kl
     }
 }
 
+/* Instructions up to now; 0 unless they are counted. */
+static uint64_t executed(const klaus_session *session) {
+    klaus_executed counted = {0, 0};
+    if (session->counters != NULL) {
+        klaus_os_executed(session->counters, &counted);
+    }
+    return counted.instructions;
+}
+
 /* Shows a step's output to the sink, as float32; false if it wants no more. */
 static bool show(klaus_session *session, const klaus_step *step, const void *output, klaus_layer_sink sink,
                  void *user) {
@@ -68,9 +77,12 @@ bool klaus_steps_run(klaus_session *session, const klaus_steps *steps, const flo
             call.input[i] =
                 from == KLAUS_PLAN_INPUT ? (const void *)input : arena + (size_t)steps->steps[from].output_offset;
         }
-        const uint64_t started = klaus_os_now_ns();
+        const uint64_t before = executed(session), started = klaus_os_now_ns();
         run_variant(session->pool, step->variant, &call);
         session->layer_ns[layer] += klaus_os_now_ns() - started;
+        if (session->layer_instructions != NULL) {
+            session->layer_instructions[layer] += executed(session) - before;
+        }
         if (session->options.mark && (!cast || last)) {
             klaus_os_mark(MARK_LAYER + layer);
         }

@@ -5,6 +5,7 @@
 #include "engine/memory.h"
 #include "engine/model.h"
 #include "engine/threads.h"
+#include "os/os.h"
 
 #define KLAUS_PATCHES 10
 #define KLAUS_SCAN_PLANS 4 /* sizes of pictures for which a plan is kept */
@@ -61,8 +62,10 @@ struct klaus_session {
     int32_t next_scan;
     klaus_buffer arena, scratch;
     klaus_buffer logits, formed, narrowed, tensor, mean, map, slices, rows;
-    klaus_buffer shown;       /* a layer's output as float32, for a sink */
-    klaus_extent mean_extent; /* what `mean` was resampled to */
+    klaus_buffer shown;             /* a layer's output as float32, for a sink */
+    klaus_extent mean_extent;       /* what `mean` was resampled to */
+    const klaus_counters *counters; /* NULL: layers are not counted */
+    uint64_t *layer_instructions;   /* [layer_count], the caller's; a run adds to it */
 };
 
 /* Chooses variants, packs weights that are not packed yet, plans memory. `stop` > `first`. */

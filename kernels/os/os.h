@@ -36,6 +36,28 @@ size_t klaus_os_page_bytes(void);
 const char *klaus_os_target(void);
 const char *klaus_os_arch(void);
 
+/* What threads executed. Zero where it is not told. */
+typedef struct klaus_executed {
+    uint64_t instructions, cycles;
+} klaus_executed;
+
+/* The CPU's own counters, as far as the system lends them to a program. */
+typedef struct klaus_counters {
+    int instructions, cycles; /* Linux: files of perf_event, -1 for none */
+} klaus_counters;
+
+/* Counts this thread and all that it starts from now on. Never fails: klaus_os_executed tells whether it counts. */
+void klaus_os_count(klaus_counters *counters);
+void klaus_os_count_end(klaus_counters *counters);
+
+/* What was executed up to now: only the difference of two calls means something. In user mode on Linux, in all modes on
+ * Apple's systems (they tell no other). False where that is not known for certain: no counter, no permission, or one
+ * that did not count all the time. */
+bool klaus_os_executed(const klaus_counters *counters, klaus_executed *executed);
+
+/* The system's name for these counters. */
+const char *klaus_os_counters_name(void);
+
 /* Tells an instruction counter that watches this process that a point was reached (getpriority(0x4b4c, tag));
  * without one it has no effect. */
 void klaus_os_mark(int32_t tag);

@@ -4,6 +4,7 @@
 
 #include "engine/fail.h"
 #include "engine/model.h"
+#include "engine/session.h"
 #include "os/os.h"
 #include "program/command.h"
 #include "program/sink.h"
@@ -22,6 +23,9 @@ typedef struct bench {
     klaus_picture picture;
     float *logits, *probabilities;
     uint64_t *layer_ns, *layer_total_ns;
+    klaus_counters counters;
+    bool counted; /* every measured pass so far */
+    uint64_t *layer_instructions;
 } bench;
 
 static const char *job_name(const bench *job) {
@@ -94,7 +98,9 @@ static klaus_status prepare(bench *job, klaus_error *error) {
     job->probabilities = malloc(outputs * sizeof(*job->probabilities));
     job->layer_ns = malloc(layers * sizeof(*job->layer_ns));
     job->layer_total_ns = calloc(layers, sizeof(*job->layer_total_ns));
-    if (job->logits == NULL || job->probabilities == NULL || job->layer_ns == NULL || job->layer_total_ns == NULL) {
+    job->layer_instructions = calloc(layers, sizeof(*job->layer_instructions));
+    if (job->logits == NULL || job->probabilities == NULL || job->layer_ns == NULL || job->layer_total_ns == NULL ||
+        job->layer_instructions == NULL) {
         return klaus_fail(error, KLAUS_E_MEMORY, "no memory for %zu results", outputs);
     }
     if (job->patches == 10) {
@@ -115,6 +121,34 @@ static klaus_status one_pass(bench *job, klaus_timing *timing, klaus_error *erro
     return klaus_run(job->net.session, job->input, job->logits, job->probabilities, error);
 }
 
+/* What the system's counters say of one pass; false where they say nothing. */
+static bool executed_since(const klaus_counters *counters, bool known, klaus_executed before, klaus_executed *pass) {
+    klaus_executed after;
+    if (!known || !klaus_os_executed(counters, &after) || after.instructions <= before.instructions) {
+        return false;
+    }
+    pass->instructions = after.instructions - before.instructions;
+    pass->cycles = before.cycles > 0 && after.cycles > before.cycles ? after.cycles - before.cycles : 0;
+    return true;
+}
+
+static void sink_pass(const bench *job, int64_t index, uint64_t ns, const klaus_timing *timing,
+                      const klaus_executed *executed) {
+    sink_begin("pass");
+    sink_int("index", index);
+    sink_bool("warmup", index < job->warmup);
+    sink_text("job", job_name(job));
+    sink_uint("ns", ns);
+    sink_uint("preprocess_ns", timing->preprocess_ns);
+    if (executed->instructions > 0) {
+        sink_uint("instructions", executed->instructions);
+    }
+    if (executed->cycles > 0) {
+        sink_uint("cycles", executed->cycles);
+    }
+    sink_end();
+}
+
 static klaus_status run_passes(bench *job, klaus_error *error) {
     const int32_t layers = job->net.net.layer_count;
     for (int64_t index = 0; index < job->warmup + job->runs; index++) {
@@ -126,22 +160,25 @@ static klaus_status run_passes(bench *job, klaus_error *error) {
             }
             klaus_os_mark((int32_t)(FIRST_MARK + 2 * index));
         }
+        if (job->profile && !warmup && job->counted) {
+            job->net.session->counters = &job->counters;
+            job->net.session->layer_instructions = job->layer_instructions;
+        }
+        klaus_executed before, executed = {0, 0};
+        const bool known = klaus_os_executed(&job->counters, &before);
         const uint64_t started = klaus_os_now_ns();
         const klaus_status status = one_pass(job, &timing, error);
         const uint64_t ns = klaus_os_now_ns() - started;
+        if (!executed_since(&job->counters, known, before, &executed)) {
+            job->counted = false;
+        }
         if (job->session.mark) {
             klaus_os_mark((int32_t)(FIRST_MARK + 1 + 2 * index));
         }
         if (status != KLAUS_OK) {
             return status;
         }
-        sink_begin("pass");
-        sink_int("index", index);
-        sink_bool("warmup", warmup);
-        sink_text("job", job_name(job));
-        sink_uint("ns", ns);
-        sink_uint("preprocess_ns", timing.preprocess_ns);
-        sink_end();
+        sink_pass(job, index, ns, &timing, &executed);
         if (!sink_works()) {
             break;
         }
@@ -163,6 +200,9 @@ static void sink_profile(const bench *job) {
         sink_text("op", facts.op);
         sink_uint("ns", job->layer_total_ns[layer] / (uint64_t)job->runs);
         sink_uint("multiplies", facts.multiplies);
+        if (job->counted) {
+            sink_uint("instructions", job->layer_instructions[layer] / (uint64_t)job->runs);
+        }
         sink_end();
     }
 }
@@ -185,6 +225,9 @@ static void sink_results(const bench *job) {
     sink_text("job", job_name(job));
     sink_bool("fused", !job->session.unfused);
     sink_bool("seeded", job->net.net.seeded != 0);
+    if (job->counted) {
+        sink_text("counter", klaus_os_counters_name());
+    }
     sink_top(job->net.model, job->probabilities, job->net.net.outputs, 5);
     sink_end();
 }
@@ -210,7 +253,8 @@ static klaus_status run_bench(bench *job, klaus_error *error) {
 }
 
 klaus_status command_bench(int argc, char **argv, klaus_error *error) {
-    bench job = {.session = SESSION_ARGUMENTS_DEFAULT, .runs = 10, .warmup = 1, .patches = 1, .random = 1};
+    bench job = {
+        .session = SESSION_ARGUMENTS_DEFAULT, .runs = 10, .warmup = 1, .patches = 1, .random = 1, .counted = true};
     argument table[SESSION_ARGUMENT_COUNT + 7] = {
         {"--input", ARGUMENT_TEXT, &job.input_path, 0, 0, NULL, false},
         {"--logits", ARGUMENT_TEXT, &job.logits_path, 0, 0, NULL, false},
@@ -232,10 +276,13 @@ klaus_status command_bench(int argc, char **argv, klaus_error *error) {
     if (status == KLAUS_OK && job.patches == 10 && (job.input_path != NULL || job.logits_path != NULL)) {
         status = klaus_fail(error, KLAUS_E_INPUT, "--input and --logits belong to one pass, not to --patches 10");
     }
-    if (status == KLAUS_OK) {
-        status = open_session(&job.session, &job.net, error);
-    }
     if (status != KLAUS_OK) {
+        return status;
+    }
+    klaus_os_count(&job.counters); /* before the session starts its threads */
+    status = open_session(&job.session, &job.net, error);
+    if (status != KLAUS_OK) {
+        klaus_os_count_end(&job.counters);
         return status;
     }
     status = prepare(&job, error);
@@ -248,6 +295,8 @@ klaus_status command_bench(int argc, char **argv, klaus_error *error) {
     free(job.probabilities);
     free(job.layer_ns);
     free(job.layer_total_ns);
+    free(job.layer_instructions);
+    klaus_os_count_end(&job.counters);
     close_session(&job.net);
     return status;
 }

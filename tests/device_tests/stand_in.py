@@ -97,12 +97,14 @@ def main(command):
         for i in range(runs + warm):
             t = time.monotonic_ns()
             out = FastEngine(model).logits(tensor[None])[0].ravel()
-            say(record="pass", index=i, warmup=i < warm, job=job, ns=time.monotonic_ns() - t, preprocess_ns=1000)
+            counted = dict(instructions=150000000 + i, cycles=100000000) if FAULT == "counts" else {{}}
+            say(record="pass", index=i, warmup=i < warm, job=job, ns=time.monotonic_ns() - t, preprocess_ns=1000,
+                **counted)
         say(record="memory", peak_resident_bytes=9 << 20, resident_bytes=8 << 20, session_bytes=4096)
         from klaus_runtime.model import Softmax
         p = out if isinstance(model.layers[-1], Softmax) else soft(out)
         say(record="bench", model=model.name, runs=runs, warmup=warm, threads=1, isa="ref", precision="fp32", job=job,
-            fused=True, seeded=model.provenance.seeded,
+            fused=True, seeded=model.provenance.seeded, **dict(counter="perf_event") if FAULT == "counts" else {{}},
             top=top(p))
         return 0
     if command == "classify":
@@ -128,7 +130,7 @@ sys.exit(main(sys.argv[1]))
 
 
 def write_stand_in(path: Path, fault: str = "") -> Path:
-    """An executable at `path`. fault: COMMAND:die|hang|hostile|hostile-stderr|kill-harness, or wrong-kernel, ..."""
+    """An executable at `path`. fault: COMMAND:die|hang|hostile|hostile-stderr|kill-harness, or counts, ..."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(_SCRIPT.format(python=sys.executable, root=str(ROOT), fault=fault))
     path.chmod(0o755)

@@ -96,6 +96,23 @@ def test_a_run_leaves_journal_and_reports(tmp_path: Path) -> None:
     assert result.folder.name[:15] in (again.folder / "report.md").read_text().replace("\\", "")
 
 
+def test_what_a_devices_own_counters_say_is_a_record(tmp_path: Path) -> None:
+    result = quiet(plan_of(tmp_path, write_stand_in(tmp_path / "klaus-run", "counts"), suites=("timing",)))
+    assert result.exit_code == 0
+    (executed,) = of(result, "one", "instructions")
+    assert executed.samples == (150_000_001, 150_000_002, 150_000_003)  # the warm-up left out
+    assert executed.value == 150_000_002
+    assert executed.attributes["counter"] == "perf_event"
+    assert value(result, "cycles") == 100_000_000
+    text = (result.folder / "report.md").read_text()
+    assert "pass 150 M instructions<br>1.50 a cycle" in text
+
+    without = quiet(plan_of(tmp_path, write_stand_in(tmp_path / "klaus-run"), suites=("timing",)))
+    assert without.exit_code == 0
+    assert not of(without, "one", "instructions")
+    assert "instructions" not in (without.folder / "report.md").read_text().partition("####")[0]
+
+
 @pytest.mark.slow
 def test_a_seeded_model_is_timed_and_nothing_is_claimed(tmp_path: Path) -> None:
     models = (small_plan(tmp_path, seeded=True),)

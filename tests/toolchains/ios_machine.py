@@ -57,7 +57,7 @@ class IosMachine:
         heap_bytes: int = 1 << 30,
         features: frozenset[str] = frozenset(),
     ) -> None:
-        """folder: what the program sees as its current directory. features: hw.optional names that are 1."""
+        """folder: what the program sees as its current directory. features: hw.optional names, or proc_pid_rusage."""
         if image.platform != PLATFORM_IOS or image.file_type != EXECUTE or image.entry is None:
             raise InputError("the emulated machine runs iOS programs only; build target ios")
         self._uc_module: Any = importlib.import_module("unicorn")
@@ -74,7 +74,10 @@ class IosMachine:
         self._stub_by_name: dict[str, int] = {}
         self._failure: BaseException | None = None
         self._next_map = MAPS
+        self.executed = 0  # instructions, where that is wanted: it costs time
         self._load()
+        if "proc_pid_rusage" in features:
+            self.uc.hook_add(self._uc_module.UC_HOOK_BLOCK, self._on_block)
         self.uc.hook_add(self._uc_module.UC_HOOK_CODE, self._on_stub, begin=STUBS, end=STUBS + STUB_BYTES - 1)
 
     # the loader
@@ -109,6 +112,9 @@ class IosMachine:
             self._stub_by_name[symbol] = address
             self._stubs[address] = self.libc.function(symbol)
         return self._stub_by_name[symbol]
+
+    def _on_block(self, _uc: object, _address: int, size: int, _user: object) -> None:
+        self.executed += size // 4
 
     def _on_stub(self, _uc: object, address: int, _size: int, _user: object) -> None:
         handler = self._stubs.get(address)
