@@ -33,7 +33,7 @@ def lent(host_build: Build, models: dict[str, Path], tmp_path_factory: pytest.Te
     compile_shared([Path(__file__).with_name("perf_stand_in.c")], library)
 
     def bench(how: str, *options: object, runs: int = 3) -> Said:
-        command = ["env", f"LD_PRELOAD={library}", f"PERF_STAND_IN={how}", host_build.program]
+        command: list[str | Path] = ["env", f"LD_PRELOAD={library}", f"PERF_STAND_IN={how}", host_build.program]
         return runner(command)("bench", "--model", models["tiny32"], "--runs", runs, *options)
 
     return bench
