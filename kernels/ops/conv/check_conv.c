@@ -23,6 +23,9 @@ static const int32_t fixed_shapes[][14] = {
     {19, 21, 5, 5, 3, 3, 2, 2, 1, 1, 1, 1, 5, 0},    /* depthwise, odd everything */
     {3, 3, 4, 4, 5, 5, 1, 1, 2, 2, 2, 2, 4, 0},      /* depthwise, a map smaller than its kernel */
     {1, 1, 8, 8, 3, 3, 1, 1, 1, 1, 1, 1, 8, 0},      /* depthwise, one pixel */
+    {43, 31, 32, 32, 3, 3, 1, 1, 1, 1, 1, 1, 32, 0}, /* depthwise, more rows than are copied at once */
+    {36, 30, 37, 37, 5, 5, 2, 2, 2, 2, 2, 2, 37, 0}, /* ... channels over, strided */
+    {12, 13, 48, 48, 5, 5, 1, 1, 2, 2, 2, 2, 48, 1}, /* ... a residual */
     {6, 6, 8, 16, 3, 3, 1, 1, 1, 1, 1, 1, 8, 0},     /* two outputs a channel */
     {3, 3, 5, 7, 3, 3, 1, 1, 4, 4, 4, 4, 1, 0},      /* windows wholly outside the picture */
     {2, 9, 4, 9, 3, 5, 2, 1, 3, 0, 0, 2, 1, 1},      /* nothing symmetrical */
