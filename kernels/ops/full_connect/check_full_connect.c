@@ -6,6 +6,7 @@ static void shape(int32_t index, klaus_random *random, klaus_shape *s) {
     static const int32_t inputs[] = {1, 3, 4, 7, 8, 15, 16, 17, 31, 33, 63, 64, 65, 100, 255, 256, 257, 300, 513, 600};
     static const int32_t outputs[] = {1, 3, 4, 5, 7, 8, 9, 11, 12, 13, 20, 24, 25, 40};
     static const int32_t batches[] = {1, 2, 3, 4, 5, 6, 7, 8, 10, 15};
+    static const int32_t tens[] = {9, 10, 19, 20};
     s->in_rows = s->in_cols = s->out_rows = s->out_cols = 1;
     s->in_channels = inputs[klaus_random_int(random, 0, 19)];
     s->out_channels = outputs[klaus_random_int(random, 0, 13)];
@@ -14,6 +15,10 @@ static void shape(int32_t index, klaus_random *random, klaus_shape *s) {
         s->in_rows = klaus_random_int(random, 1, 5);
         s->in_cols = klaus_random_int(random, 1, 5);
         s->in_channels = klaus_random_int(random, 1, 12);
+    }
+    if (index % 5 == 4) { /* tens of rows and whole panels */
+        s->batch = tens[klaus_random_int(random, 0, 3)];
+        s->out_channels = 8 * klaus_random_int(random, 1, 5);
     }
     s->activation = (uint32_t)klaus_random_int(random, 0, 2);
     s->has_scale = klaus_random_int(random, 0, 1) == 0;
@@ -41,7 +46,7 @@ static bool bench(int32_t index, klaus_shape *s) {
 
 const klaus_check_cases klaus_check_full_connect = {
     .op = KLAUS_OP_FULL_CONNECT,
-    .count = 99,
+    .count = 149,
     .rule = KLAUS_CHECK_TERMS,
     .shape = shape,
     .tolerance = tolerance,

@@ -1,6 +1,7 @@
 /* Full connect on the 7x12 micro-kernel, weights decoded a block at a time. */
 #include "ops/full_connect/full_connect.h"
 #include "ops/full_connect/full_connect_gemm.h"
+#include "ops/full_connect/full_connect_rows.h"
 #include "ops/layouts.h"
 
 static uint64_t packed_bytes(const klaus_shape *shape) {
@@ -52,4 +53,27 @@ const klaus_variant klaus_full_connect_f32_neon_1x12 = {
     .pack = pack,
     .scratch_bytes = scratch_bytes,
     .run = run_one,
+};
+
+static uint64_t ten_packed_bytes(const klaus_shape *shape) {
+    return klaus_full_connect_gemm_packed_bytes(shape, 8);
+}
+
+static void ten_pack(const klaus_shape *shape, const klaus_weights *weights, void *packed) {
+    klaus_full_connect_gemm_pack(shape, weights, packed, 8);
+}
+
+/* For ten rows of input. */
+const klaus_variant klaus_full_connect_f32_neon_10x8 = {
+    .name = "klaus_full_connect_f32_neon_10x8",
+    .op = KLAUS_OP_FULL_CONNECT,
+    .isa = KLAUS_ISA_NEON,
+    .core = KLAUS_CORE_ANY,
+    .layout = KLAUS_LAYOUT_FULL_CONNECT_PANELS_8,
+    .phases = KLAUS_FULL_CONNECT_ROWS_PHASES,
+    .can = klaus_full_connect_rows_can,
+    .packed_bytes = ten_packed_bytes,
+    .pack = ten_pack,
+    .scratch_bytes = klaus_full_connect_rows_scratch_bytes,
+    .run = klaus_full_connect_rows_run,
 };
