@@ -34,11 +34,23 @@ static inline klaus_int8_target klaus_int8_target_of(const klaus_shape *shape) {
     };
 }
 
-/* Multiplier and offset of `count` channels from `first` on, zeros behind them up to `room`. `steps` are the channels'
- * klaus_int8_weight_step(). */
+/* Multiplier and offset of `count` channels from `first` on, zeros behind them up to `room`, a multiple of four.
+ * `steps` are the channels' klaus_int8_weight_step(). */
 static inline void klaus_int8_head(const klaus_call *call, int64_t first, int32_t count, int32_t room,
                                    const float *steps, float *multiplier, float *offset) {
-    for (int32_t c = 0; c < room; c++) {
+    const bool int8 = call->shape->out_dtype == KLAUS_I8;
+    const float32x4_t in = vdupq_n_f32(call->shape->in_quantization[0].scale);
+    const float32x4_t out = vdupq_n_f32(call->shape->out_quantization.scale);
+    const float *scale = call->weights->scale, *bias = call->weights->bias;
+    int32_t c = 0;
+    for (; c + 4 <= count; c += 4) { /* klaus_int8_multiplier() and klaus_int8_offset(), four at a time */
+        const float32x4_t own = scale != NULL ? vld1q_f32(scale + first + c) : vdupq_n_f32(1);
+        const float32x4_t factor = vmulq_f32(vmulq_f32(in, vld1q_f32(steps + c)), own);
+        const float32x4_t start = vld1q_f32(bias + first + c);
+        vst1q_f32(multiplier + c, int8 ? vdivq_f32(factor, out) : factor);
+        vst1q_f32(offset + c, int8 ? vdivq_f32(start, out) : start);
+    }
+    for (; c < room; c++) {
         multiplier[c] = c < count ? klaus_int8_multiplier(call->shape, call->weights, first + c, steps[c]) : 0;
         offset[c] = c < count ? klaus_int8_offset(call->shape, call->weights, first + c) : 0;
     }
@@ -57,9 +69,8 @@ static inline float32x4_t klaus_int8_value(int32x4_t sum, float32x4_t multiplier
     return vfmaq_f32(klaus_int8_fresh(offset), vcvtq_f32_s32(sum), multiplier);
 }
 
-/* Adds sixteen addends, as far as `values` go. */
-static inline void klaus_int8_add(const klaus_int8_target *target, const int8_t *addend, float32x4_t *values) {
-    const int8x16_t q = vld1q_s8(addend);
+/* Adds sixteen addends. */
+static inline void klaus_int8_add(const klaus_int8_target *target, int8x16_t q, float32x4_t *values) {
     const int16x8_t zero = vdupq_n_s16(target->addend_zero);
     const int16x8_t low = vsubq_s16(vmovl_s8(vget_low_s8(q)), zero), high = vsubq_s16(vmovl_high_s8(q), zero);
     const float32x4_t factor = vdupq_n_f32(target->addend_factor);

@@ -17,8 +17,8 @@ static inline void scaled(int8x16_t q, int16x8_t zero, float32x4_t factor, float
     values[3] = vmulq_f32(vcvtq_f32_s32(vmovl_high_s16(high)), factor);
 }
 
-static inline int8x16_t sum(const klaus_int8_target *target, const klaus_quantization *first, int8x16_t a,
-                            const int8_t *b, float32x4_t factor) {
+static inline int8x16_t sum(const klaus_int8_target *target, const klaus_quantization *first, int8x16_t a, int8x16_t b,
+                            float32x4_t factor) {
     float32x4_t values[4];
     scaled(a, vdupq_n_s16((int16_t)first->zero), factor, values);
     klaus_int8_add(target, b, values);
@@ -36,12 +36,11 @@ static void run(const klaus_call *call, int32_t phase, int32_t part, int32_t par
     int64_t i, end;
     klaus_share(klaus_shape_input_count(s, 0), 16, part, parts, &i, &end);
     for (; i + 16 <= end; i += 16)
-        vst1q_s8(output + i, sum(&target, first, vld1q_s8(a + i), b + i, factor));
+        vst1q_s8(output + i, sum(&target, first, vld1q_s8(a + i), vld1q_s8(b + i), factor));
     if (i < end) {
         const int32_t count = (int32_t)(end - i);
-        int8_t rest[16];
-        vst1q_s8(rest, klaus_int8_load_some(b + i, count));
-        klaus_int8_store_some(output + i, sum(&target, first, klaus_int8_load_some(a + i, count), rest, factor), count);
+        const int8x16_t left = klaus_int8_load_some(a + i, count), right = klaus_int8_load_some(b + i, count);
+        klaus_int8_store_some(output + i, sum(&target, first, left, right, factor), count);
     }
 }
 

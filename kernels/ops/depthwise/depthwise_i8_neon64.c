@@ -170,11 +170,8 @@ __attribute__((noinline)) static void finish_rare(const line *l, const int32x4_t
     float32x4_t values[4];
     for (int q = 0; q < 4; q++)
         values[q] = klaus_int8_value(sums[q], vld1q_f32(l->head->multiplier + 4 * q), l->head->offset + 4 * q);
-    if (l->addend != NULL) {
-        int8_t addends[BLOCK];
-        vst1q_s8(addends, klaus_int8_load_some(l->addend, l->count));
-        klaus_int8_add(l->target, addends, values);
-    }
+    if (l->addend != NULL)
+        klaus_int8_add(l->target, klaus_int8_load_some(l->addend, l->count), values);
     klaus_int8_store_some(l->output, klaus_int8_rounded(l->target, values, false), l->count);
 }
 
@@ -288,8 +285,8 @@ static void run(const klaus_call *call, int32_t phase, int32_t part, int32_t par
         const int32_t *weight_sums = (const int32_t *)(const void *)(packed + 4 * BLOCK);
         for (int32_t c = 0; c < BLOCK; c++)
             heads->start[c] = -s->in_quantization[0].zero * weight_sums[c];
-        klaus_int8_head(call, first, count, BLOCK, (const float *)(const void *)packed, heads->multiplier,
-                        heads->offset);
+        klaus_int8_head(call, first, count < BLOCK ? count : BLOCK, BLOCK, (const float *)(const void *)packed,
+                        heads->multiplier, heads->offset);
         copy_band(call, &g, row * s->stride_rows - s->pad_top, (rows - 1) * s->stride_rows + s->kernel_rows, first,
                   band);
         for (int64_t i = 0; i < rows; i++) {
