@@ -14,7 +14,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from device_tests.errors import InventoryError
+from device_tests.photos import DEMO, demo_photos
 from device_tests.plan import ModelPlan, plan_model
+from klaus_runtime.calibrate import calibrate
 from klaus_runtime.errors import InputError
 from klaus_runtime.model import Model
 from klaus_runtime.pack import pack
@@ -44,14 +46,15 @@ def quantized(source: str, scheme: str, say: Say) -> Model:
     return quantize(model, scheme)
 
 
-def prepare(source: str, scheme: str, cache: Path, say: Say) -> ModelPlan:
+def prepare(source: str, scheme: str, cache: Path, say: Say, *, calibrated: bool = False) -> ModelPlan:
     """Loads, quantizes, packages and packs a model, or finds all that in `cache`.
 
-    scheme: a key of SCHEMES, AS_IT_IS, or "" for the model's default. Raises KlausError kinds for what is wrong with
-    the model and InventoryError for an unknown scheme.
+    scheme: a key of SCHEMES, AS_IT_IS, or "" for the model's default. calibrated: int8 is to run, so a model without
+    activation ranges gets those that the demonstration photos give. Raises KlausError kinds for what is wrong with
+    the model, SetupError where the photos cannot be had and InventoryError for an unknown scheme.
     """
     chosen = scheme_for(source, scheme)
-    folder = cache / "prepared" / _key(source, chosen)
+    folder = cache / "prepared" / _key(source, chosen, calibrated)
     if folder.exists():
         try:
             return _prepared(folder)
@@ -61,7 +64,7 @@ def prepare(source: str, scheme: str, cache: Path, say: Say) -> ModelPlan:
     cache.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="prepare-", dir=cache) as temporary:
         made = Path(temporary) / "made"
-        _make(source, chosen, made, say)
+        _make(source, chosen, made, say, calibrated)
         folder.parent.mkdir(exist_ok=True)
         shutil.rmtree(folder, ignore_errors=True)
         made.replace(folder)
@@ -71,7 +74,7 @@ def prepare(source: str, scheme: str, cache: Path, say: Say) -> ModelPlan:
 def planned(source: str, scheme: str, cache: Path) -> Path:
     """Where the packed model is or will be, for --dry-run: nothing is made, and no content is checked."""
     chosen = scheme_for(source, scheme)
-    folder = cache / "prepared" / _key(source, chosen)
+    folder = cache / "prepared" / _key(source, chosen, calibrated=False)
     found = next(folder.glob("*.klaus"), None)
     return found or folder / f"{Path(source).stem}-{chosen}.klaus"
 
@@ -82,8 +85,11 @@ def _prepared(folder: Path) -> ModelPlan:
     return plan_model(folder / told["packed"], package_bytes=told["package_bytes"])
 
 
-def _make(source: str, scheme: str, folder: Path, say: Say) -> None:
+def _make(source: str, scheme: str, folder: Path, say: Say, calibrated: bool) -> None:
     model = quantized(source, scheme, say)
+    if calibrated and not model.ranges:
+        say(f"{source}: measuring activation ranges on the demonstration photos")
+        model = calibrate(model, [photo.path for photo in demo_photos()])
     say(f"{source}: packing")
     folder.mkdir()
     package = write_package(model, folder / "package")
@@ -92,9 +98,10 @@ def _make(source: str, scheme: str, folder: Path, say: Say) -> None:
     (folder / "prepared.json").write_text(json.dumps(facts) + "\n", "utf-8")
 
 
-def _key(source: str, scheme: str) -> str:
+def _key(source: str, scheme: str, calibrated: bool) -> str:
     """Digest of what the result depends on: the code of klaus_runtime, the format, the scheme, the source's bytes."""
-    digest = hashlib.sha256(f"{source}\0{scheme}\0".encode())
+    photos = [photo.sha256 for photo in DEMO] if calibrated else []
+    digest = hashlib.sha256("\0".join((source, scheme, *photos, "")).encode())
     for path in _inputs(source):
         with path.open("rb") as stream:
             digest.update(f"{path.name}\0{hashlib.file_digest(stream, 'sha256').hexdigest()}\0".encode())

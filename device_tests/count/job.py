@@ -86,7 +86,8 @@ class CountOrder:
 def count(order: CountOrder) -> int:
     """Builds, prepares, counts, prints, journals; 1 where a count rose above the committed baseline."""
     (made,) = build([TARGET], root=ROOT, out=BUILD, progress=_say)
-    models = [prepare.prepare(model, scheme, CACHE, _say) for model, scheme in order.rows()]
+    calibrated = not order.precisions or "int8" in order.precisions
+    models = [prepare.prepare(*row, CACHE, _say, calibrated=calibrated) for row in order.rows()]
     counted = measure_all(order, made.program, models)
     folder = _journal(counted, models)
     baseline = read_baseline()
