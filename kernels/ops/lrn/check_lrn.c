@@ -12,11 +12,11 @@ static void shape(int32_t index, klaus_random *random, klaus_shape *s) {
     s->alpha = index % 5 == 0 ? 0.5f : 1e-4f;
     s->beta = betas[index % 4];
     s->activation = index % 6 == 5 ? KLAUS_RELU : KLAUS_LINEAR;
-    if (index % 5 == 4) { /* as networks have it: windows of five, channels in fours */
+    if (index % 5 == 4) { /* as networks have it: windows of five, channels in fours or eights */
         s->groups = 1 + index % 2;
-        s->in_channels = s->out_channels = s->groups * 4 * (1 + index % 4);
+        s->in_channels = s->out_channels = s->groups * (index % 2 == 0 ? 4 * (1 + index % 4) : 8 * (1 + index % 6));
         s->size = 5;
-        s->alpha = index % 2 == 0 ? 0.5f : 1e-4f;
+        s->alpha = index % 20 < 10 ? 0.5f : 1e-4f;
         s->beta = 0.75f;
         s->activation = KLAUS_LINEAR;
     }

@@ -5,6 +5,8 @@
 #define KLAUS_OPS_LRN_H
 #include "ops/op.h"
 
+bool klaus_lrn_has_geometry(const klaus_shape *shape);
+/* The same, and all activations are float32. */
 bool klaus_lrn_is_sound(const klaus_shape *shape);
 
 #endif

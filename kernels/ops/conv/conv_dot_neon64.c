@@ -1,0 +1,300 @@
+#include <string.h>
+
+#include "ops/conv/conv.h"
+#include "ops/conv/conv_dot.h"
+#include "ops/gemm/gemm.h"
+#include "ops/int8.h"
+#include "ops/neon.h"
+#include "ops/shape.h"
+
+/* Gathered inputs are made for so many bytes at once, a part of the second-level cache: each panel of weights is
+ * fetched once for all of them. */
+#define CHUNK_BYTES 98304
+#define MOST_CHUNK_TILES 16
+
+typedef struct geometry {
+    bool direct; /* pointwise: an output's pixel is its input's, and four of them can be interleaved as they lie */
+    int32_t group_channels, group_filters;
+    int64_t depth, steps;
+    size_t row_bytes;      /* the depth up to whole vectors */
+    size_t gathered_bytes; /* a row in scratch: one more, that copies may spill into */
+    size_t block_bytes;
+    int64_t chunk_tiles;
+    int64_t channels;      /* of all panels, padding included */
+    uint64_t shared_bytes; /* scratch for all parts: constants of the channels */
+    uint64_t part_bytes;   /* scratch a part: four rows, a chunk's blocks */
+} geometry;
+
+static uint64_t aligned(uint64_t bytes, uint64_t to) {
+    return (bytes + to - 1) / to * to;
+}
+
+static geometry geometry_of(const klaus_shape *s) {
+    geometry g;
+    memset(&g, 0, sizeof g);
+    g.group_channels = s->in_channels / s->groups;
+    g.group_filters = s->out_channels / s->groups;
+    g.depth = klaus_shape_weights_per_row(s);
+    g.steps = (g.depth + 7) / 8 * 2;
+    g.row_bytes = (size_t)aligned((uint64_t)g.depth, 16);
+    g.gathered_bytes = g.row_bytes + 16;
+    g.block_bytes = KLAUS_DOT_BLOCK * g.row_bytes;
+    g.direct = s->kernel_rows == 1 && s->kernel_cols == 1 && s->stride_rows == 1 && s->stride_cols == 1 &&
+               s->pad_top == 0 && s->pad_left == 0 && s->out_rows == s->in_rows && s->out_cols == s->in_cols &&
+               g.depth >= 16 && g.depth % 4 == 0;
+    g.chunk_tiles = CHUNK_BYTES / (int64_t)(2 * g.block_bytes);
+    g.chunk_tiles = g.chunk_tiles < 1 ? 1 : g.chunk_tiles > MOST_CHUNK_TILES ? MOST_CHUNK_TILES : g.chunk_tiles;
+    g.channels = (int64_t)s->groups * klaus_panel_channels(g.group_filters);
+    g.shared_bytes = aligned((uint64_t)g.channels * 12, KLAUS_ALIGNMENT);
+    g.part_bytes =
+        aligned(KLAUS_DOT_BLOCK * g.gathered_bytes + (uint64_t)g.chunk_tiles * 2 * g.block_bytes, KLAUS_ALIGNMENT);
+    return g;
+}
+
+bool klaus_conv_dot_can(const klaus_shape *s) {
+    return klaus_conv_has_geometry(s) && klaus_int8_fits(s) && (s->groups == 1 || s->in_channels > s->groups);
+}
+
+/* ---- weights ---- */
+
+static size_t panel_bytes(const geometry *g, int32_t width) {
+    return (size_t)width * (8 + 4 * (size_t)g->steps);
+}
+
+uint64_t klaus_conv_dot_packed_bytes(const klaus_shape *shape) {
+    const geometry g = geometry_of(shape);
+    return (uint64_t)g.channels * (8 + 4 * (uint64_t)g.steps);
+}
+
+static void pack_channel(const klaus_shape *s, const klaus_weights *weights, const geometry *g, int64_t channel,
+                         int32_t width, int32_t c, uint8_t *panel) {
+    int8_t some[256], *to = (int8_t *)panel + (size_t)width * 8 + 4 * (size_t)c;
+    const float step = klaus_int8_weight_step(s, weights, channel);
+    int32_t sum = 0;
+    for (int64_t first = 0; first < g->depth; first += 256) {
+        const int64_t count = g->depth - first < 256 ? g->depth - first : 256;
+        klaus_int8_weights_read(s, weights, channel, step, first, count, some);
+        for (int64_t i = 0; i < count; i++) {
+            to[(first + i) / 4 * 4 * width + (first + i) % 4] = some[i];
+            sum += some[i];
+        }
+    }
+    memcpy(panel + 4 * (size_t)c, &step, 4);
+    memcpy(panel + 4 * (size_t)(width + c), &sum, 4);
+}
+
+void klaus_conv_dot_pack(const klaus_shape *shape, const klaus_weights *weights, void *packed) {
+    const geometry g = geometry_of(shape);
+    uint8_t *panel = packed;
+    for (int32_t group = 0; group < shape->groups; group++)
+        for (int32_t first = 0, width; first < g.group_filters; first += width) {
+            width = klaus_panel_width(g.group_filters, first, KLAUS_DOT_WIDTH);
+            memset(panel, 0, panel_bytes(&g, width));
+            for (int32_t c = 0; c < width && first + c < g.group_filters; c++)
+                pack_channel(shape, weights, &g, (int64_t)group * g.group_filters + first + c, width, c, panel);
+            panel += panel_bytes(&g, width);
+        }
+}
+
+uint64_t klaus_conv_dot_scratch_bytes(const klaus_shape *shape, int32_t parts) {
+    const geometry g = geometry_of(shape);
+    return g.shared_bytes + (uint64_t)parts * g.part_bytes;
+}
+
+/* ---- constants: start, multiplier and offset of each channel of the panels ---- */
+
+static void make_constants(const klaus_call *call, const geometry *g) {
+    const klaus_shape *s = call->shape;
+    int32_t *start = call->scratch;
+    float *multiplier = (float *)(void *)(start + g->channels), *offset = multiplier + g->channels;
+    memset(call->scratch, 0, (size_t)g->channels * 12);
+    const uint8_t *panel = call->packed;
+    int64_t at = 0;
+    for (int32_t group = 0; group < s->groups; group++)
+        for (int32_t first = 0, width; first < g->group_filters; first += width) {
+            width = klaus_panel_width(g->group_filters, first, KLAUS_DOT_WIDTH);
+            const float *steps = (const float *)(const void *)panel;
+            const int32_t *sums = (const int32_t *)(const void *)(steps + width);
+            for (int32_t c = 0; c < width && first + c < g->group_filters; c++) {
+                const int64_t channel = (int64_t)group * g->group_filters + first + c;
+                start[at + c] = -s->in_quantization[0].zero * sums[c];
+                multiplier[at + c] = klaus_int8_multiplier(s, call->weights, channel, steps[c]);
+                offset[at + c] = klaus_int8_offset(s, call->weights, channel);
+            }
+            at += width;
+            panel += panel_bytes(g, width);
+        }
+}
+
+/* ---- gathering: windows of four pixels as one block ---- */
+
+/* Where the windows of four pixels begin; those that do not exist repeat the last one. */
+typedef struct windows {
+    int64_t y[KLAUS_DOT_BLOCK], x[KLAUS_DOT_BLOCK];
+    const int8_t *from[KLAUS_DOT_BLOCK]; /* the window's first number, inside the picture or not */
+    bool inside;                         /* all of them */
+} windows;
+
+static windows windows_of(const klaus_call *call, int64_t pixel, int64_t count, int64_t first) {
+    const klaus_shape *s = call->shape;
+    windows w = {.inside = true};
+    int64_t row = pixel / s->out_cols, col = pixel % s->out_cols;
+    for (int64_t r = 0; r < KLAUS_DOT_BLOCK; r++) {
+        if (r > 0 && r < count && ++col == s->out_cols) {
+            col = 0;
+            row++;
+        }
+        w.y[r] = row * s->stride_rows - s->pad_top;
+        w.x[r] = col * s->stride_cols - s->pad_left;
+        w.from[r] = (const int8_t *)call->input[0] + ((w.y[r] * s->in_cols + w.x[r]) * s->in_channels + first);
+        w.inside = w.inside && w.y[r] >= 0 && w.x[r] >= 0 && w.y[r] + s->kernel_rows <= s->in_rows &&
+                   w.x[r] + s->kernel_cols <= s->in_cols;
+    }
+    return w;
+}
+
+/* Taps of whole vectors: interleaved as they lie, or from a row of the zero. */
+static void gather_taps(const klaus_call *call, const geometry *g, const windows *w, const int8_t *zeros,
+                        int8_t *block) {
+    const klaus_shape *s = call->shape;
+    for (int64_t u = 0; u < s->kernel_rows; u++)
+        for (int64_t v = 0; v < s->kernel_cols; v++) {
+            const int64_t at = (u * s->in_cols + v) * s->in_channels;
+            const int8_t *from[KLAUS_DOT_BLOCK];
+            for (int64_t r = 0; r < KLAUS_DOT_BLOCK; r++) {
+                const bool there = w->inside || (w->y[r] + u >= 0 && w->y[r] + u < s->in_rows && w->x[r] + v >= 0 &&
+                                                 w->x[r] + v < s->in_cols);
+                from[r] = there ? w->from[r] + at : zeros;
+            }
+            klaus_dot_interleave(from, g->group_channels, block);
+            block += KLAUS_DOT_BLOCK * g->group_channels;
+        }
+}
+
+/* Kernel rows of one window as they lie, in whole vectors: what is read beyond a row lands where the next one comes,
+ * or beyond the depth. */
+static inline void copy_rows(const klaus_shape *s, int64_t bytes, const int8_t *from, int8_t *to) {
+    const int64_t stride = (int64_t)s->in_cols * s->in_channels;
+    for (int32_t u = 0; u < s->kernel_rows; u++, from += stride, to += bytes) {
+        vst1q_s8(to, vld1q_s8(from));
+        for (int64_t i = 16; i < bytes; i += 16)
+            vst1q_s8(to + i, vld1q_s8(from + i));
+    }
+}
+
+/* One kernel row of a window from column `x` of the picture's row `from`, zeros where it leaves the picture. */
+static void gather_row(const klaus_shape *s, int64_t depth, const int8_t *from, int64_t x, int8_t *to) {
+    const int32_t zero = s->in_quantization[0].zero;
+    int64_t begin = x < 0 ? -x : 0, end = s->in_cols - x < s->kernel_cols ? s->in_cols - x : s->kernel_cols;
+    begin = begin > s->kernel_cols ? s->kernel_cols : begin;
+    end = end < begin ? begin : end;
+    memset(to, zero, (size_t)(begin * depth));
+    if (s->groups == 1) {
+        if (end > begin)
+            memcpy(to + begin * depth, from + (x + begin) * s->in_channels, (size_t)((end - begin) * depth));
+    } else {
+        for (int64_t v = begin; v < end; v++)
+            memcpy(to + v * depth, from + (x + v) * s->in_channels, (size_t)depth);
+    }
+    memset(to + end * depth, zero, (size_t)((s->kernel_cols - end) * depth));
+}
+
+static void gather_window(const klaus_call *call, const geometry *g, int64_t y, int64_t x, int64_t first, int8_t *to) {
+    const klaus_shape *s = call->shape;
+    const int8_t *input = (const int8_t *)call->input[0] + first;
+    const int64_t bytes = s->kernel_cols * (int64_t)g->group_channels;
+    for (int64_t u = 0; u < s->kernel_rows; u++, to += bytes) {
+        if (y + u < 0 || y + u >= s->in_rows)
+            memset(to, s->in_quantization[0].zero, (size_t)bytes);
+        else
+            gather_row(s, g->group_channels, input + (y + u) * s->in_cols * s->in_channels, x, to);
+    }
+}
+
+/* Any windows, by way of four rows in scratch. */
+static void gather_rows(const klaus_call *call, const geometry *g, const windows *w, int64_t first, int8_t *rows,
+                        int8_t *block) {
+    const klaus_shape *s = call->shape;
+    const int64_t bytes = s->kernel_cols * (int64_t)g->group_channels;
+    const int8_t *input_end = (const int8_t *)call->input[0] + klaus_shape_input_count(s, 0);
+    const int8_t *from[KLAUS_DOT_BLOCK];
+    for (int64_t r = 0; r < KLAUS_DOT_BLOCK; r++) {
+        int8_t *row = rows + (size_t)r * g->gathered_bytes;
+        from[r] = row;
+        /* Copied windows end inside the picture even when their last row is read in whole vectors. */
+        if (s->groups == 1 && w->inside &&
+            w->from[r] + (int64_t)(s->kernel_rows - 1) * s->in_cols * s->in_channels + (bytes + 15) / 16 * 16 <=
+                input_end)
+            copy_rows(s, bytes, w->from[r], row);
+        else
+            gather_window(call, g, w->y[r], w->x[r], first, row);
+    }
+    klaus_dot_interleave(from, (int64_t)g->row_bytes, block);
+}
+
+/* Four pixels from `pixel` on, of which `count` exist, as one block. */
+static void make_block(const klaus_call *call, const geometry *g, int64_t pixel, int64_t count, int64_t first,
+                       int8_t *rows, int8_t *block) {
+    if (g->direct) {
+        const int8_t *from[KLAUS_DOT_BLOCK];
+        for (int64_t r = 0; r < KLAUS_DOT_BLOCK; r++)
+            from[r] = (const int8_t *)call->input[0] +
+                      (pixel + (r < count ? r : count - 1)) * call->shape->in_channels + first;
+        klaus_dot_interleave(from, g->depth, block);
+        return;
+    }
+    const windows w = windows_of(call, pixel, count, first);
+    if (g->group_channels % 16 == 0)
+        gather_taps(call, g, &w, rows, block);
+    else
+        gather_rows(call, g, &w, first, rows, block);
+}
+
+void klaus_conv_dot_run(const klaus_call *call, int32_t phase, int32_t part, int32_t parts,
+                        const klaus_dot_kernel *kernel) {
+    const klaus_shape *s = call->shape;
+    const geometry g = geometry_of(s);
+    if (phase == 0) {
+        if (part == 0)
+            make_constants(call, &g);
+        return;
+    }
+    const klaus_dot_results results = klaus_dot_results_of(s);
+    int8_t *rows = (int8_t *)call->scratch + (size_t)(g.shared_bytes + (uint64_t)part * g.part_bytes);
+    int8_t *blocks = rows + KLAUS_DOT_BLOCK * g.gathered_bytes;
+    /* Either what stands outside the picture, or rows beyond whose depth stands what meets weights of zero. */
+    memset(rows, s->in_quantization[0].zero, KLAUS_DOT_BLOCK * g.gathered_bytes);
+    klaus_dot_tile tile = {
+        .call = call, .results = &results, .steps = g.steps, .block_bytes = g.block_bytes, .inputs = blocks};
+    int64_t begin, end;
+    klaus_share((int64_t)s->out_rows * s->out_cols, KLAUS_DOT_ROWS, part, parts, &begin, &end);
+    for (int64_t chunk = begin, chunk_end; chunk < end; chunk = chunk_end) {
+        chunk_end = end - chunk < g.chunk_tiles * KLAUS_DOT_ROWS ? end : chunk + g.chunk_tiles * KLAUS_DOT_ROWS;
+        const uint8_t *panel = call->packed;
+        tile.start = call->scratch;
+        for (int32_t group = 0; group < s->groups; group++) {
+            int8_t *block = blocks;
+            for (int64_t pixel = chunk; pixel < chunk_end; pixel += KLAUS_DOT_BLOCK, block += g.block_bytes) {
+                const int64_t count = chunk_end - pixel < KLAUS_DOT_BLOCK ? chunk_end - pixel : KLAUS_DOT_BLOCK;
+                make_block(call, &g, pixel, count, (int64_t)group * g.group_channels, rows, block);
+            }
+            for (int32_t first = 0; first < g.group_filters; first += tile.width) {
+                tile.width = klaus_panel_width(g.group_filters, first, KLAUS_DOT_WIDTH);
+                tile.outputs = g.group_filters - first < tile.width ? g.group_filters - first : tile.width;
+                tile.weights = (const int8_t *)panel + (size_t)tile.width * 8;
+                tile.multiplier = (const float *)(const void *)(tile.start + g.channels);
+                tile.offset = (const float *)(const void *)(tile.start + 2 * g.channels);
+                tile.inputs = blocks;
+                tile.at = chunk * s->out_channels + (int64_t)group * g.group_filters + first;
+                for (int64_t pixel = chunk; pixel < chunk_end; pixel += KLAUS_DOT_ROWS) {
+                    tile.rows = (int32_t)(chunk_end - pixel < KLAUS_DOT_ROWS ? chunk_end - pixel : KLAUS_DOT_ROWS);
+                    kernel->run(&tile);
+                    tile.inputs += 2 * g.block_bytes;
+                    tile.at += (int64_t)KLAUS_DOT_ROWS * s->out_channels;
+                }
+                tile.start += tile.width;
+                panel += panel_bytes(&g, tile.width);
+            }
+        }
+    }
+}

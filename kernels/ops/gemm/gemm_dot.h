@@ -1,0 +1,55 @@
+/* The int8 matrix multiply's micro-kernels for cores with dot products: a few rows of inputs times one panel of
+ * weights, exact sums kept in registers, finished as ops/int8.h says.
+ *
+ * A step is four numbers of depth. Inputs are gathered and interleaved first (klaus_dot_interleave), so that a tile
+ * reads both sides in order: four rows are one block, [step][row][4]; rows beyond the last one may hold anything. A
+ * panel has 4, 8 or 12 output channels, [step][channel][4], zeros where there is no weight: what an input holds there
+ * does not matter. */
+#ifndef KLAUS_OPS_GEMM_DOT_H
+#define KLAUS_OPS_GEMM_DOT_H
+#include "ops/op.h"
+
+#define KLAUS_DOT_ROWS 8   /* of a tile, at most: two blocks */
+#define KLAUS_DOT_WIDTH 12 /* of a panel, at most */
+#define KLAUS_DOT_BLOCK 4
+
+/* How a layer's values become results. */
+typedef struct klaus_dot_results {
+    bool floats;  /* float32, activated; else int8: rounded, zero added, limited */
+    bool addend;  /* input[1] is added */
+    bool limited; /* low .. high is less than what saturation leaves */
+    bool plain;   /* neither floats nor addend */
+    int32_t zero, low, high;
+    int32_t addend_zero;
+    float addend_factor;
+} klaus_dot_results;
+
+typedef struct klaus_dot_tile {
+    const klaus_call *call;
+    const klaus_dot_results *results;
+    int32_t rows, width;
+    int32_t outputs; /* channels of the panel that exist */
+    int64_t steps;   /* even */
+    const int8_t *inputs;
+    size_t block_bytes; /* from one block to the next, a multiple of 16 */
+    const int8_t *weights;
+    const int32_t *start; /* [width]: -zero * sum of weights */
+    const float *multiplier, *offset;
+    int64_t at; /* index of the first result in output and addend; rows are out_channels apart */
+} klaus_dot_tile;
+
+typedef struct klaus_dot_kernel {
+    void (*run)(const klaus_dot_tile *tile);
+} klaus_dot_kernel;
+
+extern const klaus_dot_kernel klaus_gemm_i8_neon_dotprod_8x12;
+
+klaus_dot_results klaus_dot_results_of(const klaus_shape *shape);
+
+/* Results of bare sums, [rows][width], that a micro-kernel leaves to this: other than whole vectors of plain int8. */
+void klaus_dot_finish(const klaus_dot_tile *tile, const int32_t *sums);
+
+/* Four rows of `bytes` numbers (at least 16, a multiple of 4) as one block. */
+void klaus_dot_interleave(const int8_t *const rows[KLAUS_DOT_BLOCK], int64_t bytes, int8_t *block);
+
+#endif
