@@ -49,7 +49,8 @@ HELP = {
     "yes": "never ask",
     "jobs": "commands that run at once (default: one for each core)",
     "cpu": "cortex-a53, cortex-a76, max ...: the core to emulate (repeatable; default: the first two)",
-    "precision": "fp32, fp16 or int8 (repeatable; default: all that the core has)",
+    "precision": "fp32, fp16 or int8: of the arithmetic; each is a row of the report (repeatable; default: fp32)",
+    "memory": "default or lean",
     "job": "pass or 10-patch (repeatable; default: both)",
 }
 REPEATABLE = ("target", "device", "model", "suite", "cpu", "precision", "job")
@@ -128,7 +129,7 @@ def deploy(
     return pipeline.deploy(order)
 
 
-@_command(*MAIN_JOB, "profile")
+@_command(*MAIN_JOB, "profile", "precision", "memory")
 def bench(
     _: Context,
     target: Sequence[str] | None = None,
@@ -136,6 +137,8 @@ def bench(
     model: Sequence[str] | None = None,
     scheme: str = "",
     profile: str = "",
+    precision: Sequence[str] | None = None,
+    memory: str = "default",
     inventory: str = "",
     dry_run: bool = False,
     yes: bool = False,
@@ -144,12 +147,22 @@ def bench(
     from device_tests import pipeline
 
     order = pipeline.Order.asked(
-        target, device, model, scheme, ["timing"], profile, inventory=inventory, dry_run=dry_run, yes=yes
+        target,
+        device,
+        model,
+        scheme,
+        ["timing"],
+        profile,
+        precisions=precision,
+        memory=memory,
+        inventory=inventory,
+        dry_run=dry_run,
+        yes=yes,
     )
     return pipeline.deploy_and_bench(order)
 
 
-@_command(*MAIN_JOB, "suite", "profile", "photos", "crop")
+@_command(*MAIN_JOB, "suite", "profile", "photos", "crop", "precision", "memory")
 def deploy_and_bench(
     _: Context,
     target: Sequence[str] | None = None,
@@ -160,6 +173,8 @@ def deploy_and_bench(
     profile: str = "",
     photos: str = "",
     crop: str = "center",
+    precision: Sequence[str] | None = None,
+    memory: str = "default",
     inventory: str = "",
     dry_run: bool = False,
     yes: bool = False,
@@ -176,6 +191,8 @@ def deploy_and_bench(
         profile,
         photos=photos,
         crop=crop,
+        precisions=precision,
+        memory=memory,
         inventory=inventory,
         dry_run=dry_run,
         yes=yes,
@@ -265,12 +282,19 @@ def report(_: Context, run: str = "") -> int:
     return pipeline.redraw(run)
 
 
-@_command("inventory", "yes")
-def nightly(_: Context, inventory: str = "", yes: bool = False) -> int:
+@_command("precision", "memory", "inventory", "yes")
+def nightly(
+    _: Context,
+    precision: Sequence[str] | None = None,
+    memory: str = "default",
+    inventory: str = "",
+    yes: bool = False,
+) -> int:
     """Everything on all devices; exit by worst status."""
     from device_tests import pipeline
 
-    return pipeline.nightly(pipeline.Order.asked(inventory=inventory, yes=yes))
+    order = pipeline.Order.asked(precisions=precision, memory=memory, inventory=inventory, yes=yes)
+    return pipeline.nightly(order)
 
 
 @_command()
@@ -328,10 +352,11 @@ def run_tests(_: Context, yes: bool = False) -> int:
     "scheme",
     "cpu",
     "precision",
+    "memory",
     "job",
     more={
         "isa": "highest instruction set to use, as klaus-run's --isa (default: auto)",
-        "memory": "default or lean",
+        "precision": "fp32, fp16 or int8 (repeatable; default: all that the core has)",
         "layers": "how many of the most expensive layers to show (default: 8)",
         "update-baseline": "store the counts as the committed baseline and in docs/instructions.md",
     },

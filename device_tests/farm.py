@@ -20,7 +20,7 @@ from device_tests.errors import DeviceError
 from device_tests.plan import SUITE_FOLDER, Job
 from device_tests.processes import descendants, end_all
 from device_tests.wire import Begin, Doing, Finished, Message, Planned, Reader, TestName, WireError
-from reports.record import Record, Status, clip, now
+from reports.record import Attribute, Record, Status, clip, now
 
 GRACE_S = 20.0  # for a subprocess to close its device after SIGTERM
 DRAIN_S = 2.0  # for the pipe after the subprocess has ended
@@ -209,7 +209,9 @@ def _take(state: JobState, message: Message, take: Callable[[Record], None]) -> 
             if state.records > MAX_RECORDS:
                 raise WireError(f"more than {MAX_RECORDS} records")
             if message.metric == "test":
-                state.done.add(TestName(message.suite, message.model, message.subject))
+                precision = message.attributes.get("precision")
+                known = precision if isinstance(precision, str) else None
+                state.done.add(TestName(message.suite, message.model, message.subject, known))
                 state.lost |= message.status is Status.ERROR and message.attributes.get("exit_code") == 4
             take(message)
 
@@ -264,7 +266,7 @@ def _missing(state: JobState) -> Iterator[Record]:
         ran = test == state.current
         why = "ended in the middle" if ran else "never ran"
         why += ", as the device was lost before" if state.lost and not ran else ""
-        yield _job_record(job, "test", Status.MISS, clip(why), suite=test.suite, model=test.model, subject=test.test)
+        yield _job_record(job, "test", Status.MISS, clip(why), test=test)
 
 
 def _job_record(
@@ -273,12 +275,14 @@ def _job_record(
     status: Status,
     message: str,
     *,
-    suite: str = "",
-    model: str | None = None,
-    subject: str = "",
+    test: TestName | None = None,
     exit_code: int | None = None,
 ) -> Record:
-    plan = next((plan for plan in job.models if plan.name == model), None)
+    test = test or TestName("", None, "")
+    plan = next((plan for plan in job.models if plan.name == test.model), None)
+    attributes: dict[str, Attribute] = {} if exit_code is None else {"exit_code": exit_code}
+    if test.precision is not None:
+        attributes |= {"precision": test.precision, "memory": job.memory}
     return Record(
         run=job.run,
         time=now(),
@@ -288,11 +292,11 @@ def _job_record(
         kind=job.device.kind,
         target=job.device.target,
         emulated=job.emulated,
-        suite=suite,
-        model=model,
+        suite=test.suite,
+        model=test.model,
         model_sha256=plan.sha256 if plan else None,
         scheme=plan.scheme if plan else None,
-        subject=subject,
+        subject=test.test,
         message=message,
-        attributes={} if exit_code is None else {"exit_code": exit_code},
+        attributes=attributes,
     )

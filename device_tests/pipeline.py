@@ -20,7 +20,18 @@ from device_tests.devices import make_device, open_device
 from device_tests.devices.spec import DeviceSpec, OfferedKey
 from device_tests.devices.text import printable, shown
 from device_tests.errors import HarnessError, InventoryError
-from device_tests.plan import SUITES, BuildPlan, Crop, ModelPlan, Profile, RunPlan
+from device_tests.plan import (
+    MEMORIES,
+    PRECISIONS,
+    SUITES,
+    BuildPlan,
+    Crop,
+    Memory,
+    ModelPlan,
+    Precision,
+    Profile,
+    RunPlan,
+)
 from device_tests.program import Program
 from klaus_runtime.package import write_package
 from klaus_runtime.quantize import SCHEMES
@@ -63,6 +74,8 @@ class Order:
     profile: Profile | None
     photos: Path | None
     crop: Crop
+    precisions: tuple[Precision, ...]
+    memory: Memory
     dry_run: bool
     yes: bool
 
@@ -77,6 +90,8 @@ class Order:
         *,
         photos: str = "",
         crop: str = "center",
+        precisions: Sequence[str] | None = None,
+        memory: str = "default",
         inventory: str = "",
         dry_run: bool = False,
         yes: bool = False,
@@ -94,6 +109,8 @@ class Order:
                 raise InventoryError(f"model {source!r}: no file, and no name of {', '.join(MODELS)}")
         for suite in suites or ():
             _one_of("suite", suite, SUITES)
+        for precision in precisions or ():
+            _one_of("precision", precision, PRECISIONS)
         if photos and not Path(photos).is_dir():
             raise InventoryError(f"photos: {photos} is no folder; give one that holds WNID/*.jpg")
         for source in models or DEFAULT_MODELS:
@@ -107,6 +124,8 @@ class Order:
             profile=cast(Profile, _one_of("profile", profile, get_args(Profile))) if profile else None,
             photos=Path(photos).resolve() if photos else None,
             crop=cast(Crop, _one_of("crop", crop, get_args(Crop))),
+            precisions=cast("tuple[Precision, ...]", tuple(dict.fromkeys(precisions or ("fp32",)))),
+            memory=cast(Memory, _one_of("memory", memory, MEMORIES)),
             dry_run=dry_run,
             yes=yes,
         )
@@ -167,6 +186,8 @@ def deploy_and_bench(order: Order) -> int:
         profile=order.profile,
         photos=order.photos,
         crop=order.crop,
+        precisions=order.precisions,
+        memory=order.memory,
         command=shlex.join(["./inv", *sys.argv[1:]]),
         commit=next((made.commit for made in builds.values()), ""),
     )
@@ -214,7 +235,18 @@ def _build_plan(made: Build) -> BuildPlan:
 
 
 def _models(order: Order) -> list[ModelPlan]:
-    return [prepare.prepare(source, order.scheme, CACHE, _say) for source in order.models]
+    return [
+        prepare.prepare(source, order.scheme, CACHE, _say, calibrated=_calibrated(order, source))
+        for source in order.models
+    ]
+
+
+def _calibrated(order: Order, source: str) -> bool:
+    """int8 needs activation ranges: models known by name get them here, from the demonstration photos.
+
+    A user's file does not: which photos its ranges are measured on is not ours to choose.
+    """
+    return "int8" in order.precisions and source in MODELS
 
 
 def _show(order: Order, suites: Sequence[str]) -> int:
@@ -230,8 +262,17 @@ def _show(order: Order, suites: Sequence[str]) -> int:
         program = str(plan.paths[PROGRAM])
         for name in suites:
             for model in (str(plan.paths[path.name]) for path in packed):
-                _print(device.describe([program, *(model if word == "MODEL" else word for word in _COMMANDS[name])]))
+                words = [program, *(model if word == "MODEL" else word for word in _COMMANDS[name])]
+                for options in _options(order) if name != "conformance" else [()]:
+                    _print(device.describe([*words, *options]))
     return 0
+
+
+def _options(order: Order) -> list[tuple[str, ...]]:
+    """Of the program, for each precision; nothing where that is what it does anyway."""
+    usual = ("--precision", "fp32", "--memory", "default")
+    found = [("--precision", precision, "--memory", order.memory) for precision in order.precisions]
+    return [() if options == usual else options for options in found]
 
 
 # What each suite mainly runs on a device, for --dry-run.

@@ -11,7 +11,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from device_tests.devices.spec import DeviceSpec
 from device_tests.errors import InventoryError
@@ -24,6 +24,10 @@ _FOUND = {path.stem for path in SUITE_FOLDER.glob("*.py")} - {"__init__", "conft
 SUITES = (*(name for name in _ORDER if name in _FOUND), *sorted(_FOUND.difference(_ORDER)))
 Profile = Literal["quick", "normal"]
 Crop = Literal["center", "none"]
+Precision = Literal["fp32", "fp16", "int8"]
+Memory = Literal["default", "lean"]
+PRECISIONS: tuple[Precision, ...] = get_args(Precision)
+MEMORIES: tuple[Memory, ...] = get_args(Memory)
 JOB_TIMEOUT_S = 3600.0  # all suites of one device
 
 
@@ -55,6 +59,7 @@ class ModelPlan:
     source: str
     licence: str
     attribution: str
+    calibrated: bool = False  # it holds activation ranges, so int8 can run
 
     @property
     def id(self) -> str:
@@ -68,8 +73,31 @@ class ModelPlan:
 
 
 @dataclass(frozen=True, slots=True)
+class Trial:
+    """A model in one arithmetic and one use of memory: what a row of a report is about."""
+
+    model: ModelPlan
+    precision: Precision = "fp32"
+    memory: Memory = "default"
+
+    @property
+    def id(self) -> str:
+        """One word for test names and files."""
+        more = [word for word, usual in ((self.precision, "fp32"), (self.memory, "default")) if word != usual]
+        return "-".join([self.model.id, *more])
+
+    @property
+    def options(self) -> tuple[str, ...]:
+        """The program's, for commands that run a model."""
+        return ("--precision", self.precision, "--memory", self.memory)
+
+
+@dataclass(frozen=True, slots=True)
 class RunPlan:
-    """A whole run. `builds` by target; `profile` None: quick where a device is emulated, else normal."""
+    """A whole run. `builds` by target; `profile` None: quick where a device is emulated, else normal.
+
+    Every model runs in each of `precisions`.
+    """
 
     devices: tuple[DeviceSpec, ...]
     builds: Mapping[str, BuildPlan]
@@ -79,6 +107,8 @@ class RunPlan:
     profile: Profile | None = None
     photos: Path | None = None  # None: the demonstration photos
     crop: Crop = "center"
+    precisions: tuple[Precision, ...] = ("fp32",)
+    memory: Memory = "default"
     command: str = ""
     commit: str = ""
     job_timeout_s: float = JOB_TIMEOUT_S
@@ -101,6 +131,14 @@ class RunPlan:
         clashes = [model.id for model in self.models]
         if len(set(clashes)) != len(clashes):
             raise InventoryError(f"models {', '.join(clashes)}: two have one name and scheme; rename a file")
+        if not self.precisions:
+            raise InventoryError(f"a run needs a precision: {', '.join(PRECISIONS)}")
+        unmeasured = [model.name for model in self.models if not model.calibrated]
+        if "int8" in self.precisions and unmeasured:
+            raise InventoryError(
+                f"model {', '.join(unmeasured)}: int8 needs the activation range of every layer; "
+                "`klaus calibrate SOURCE --images DIR -o OUT` measures them: then give the package it makes as --model"
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,8 +153,15 @@ class Job:
     profile: Profile | None
     photos: Path | None
     crop: Crop
+    precisions: tuple[Precision, ...]
+    memory: Memory
     emulated: bool
     work: Path  # a folder on this computer for inputs and answers
+
+    @property
+    def trials(self) -> tuple[Trial, ...]:
+        """Model by model, each in every precision."""
+        return tuple(Trial(model, precision, self.memory) for model in self.models for precision in self.precisions)
 
     def to_json(self) -> str:
         """For the subprocess."""
@@ -134,6 +179,7 @@ class Job:
                 "build": BuildPlan(**{**build, "program": Path(build["program"])}),
                 "models": tuple(ModelPlan(**{**model, "packed": Path(model["packed"])}) for model in given["models"]),
                 "suites": tuple(given["suites"]),
+                "precisions": tuple(given["precisions"]),
                 "photos": None if given["photos"] is None else Path(given["photos"]),
                 "work": Path(given["work"]),
             }
@@ -162,6 +208,7 @@ def plan_model(packed: Path, *, package_bytes: int, name: str | None = None, sch
         source=told.source,
         licence=told.licence,
         attribution=told.attribution,
+        calibrated=bool(model.ranges) and all(model.ranges),
     )
 
 

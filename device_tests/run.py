@@ -131,6 +131,8 @@ def _head(run: str, plan: RunPlan, photos: Sequence[Photo]) -> Iterator[Record]:
         "suites": " ".join(plan.suites),
         "profile": plan.profile or "quick where emulated, else normal",
         "crop": plan.crop,
+        "precisions": " ".join(plan.precisions),
+        "memory": plan.memory,
         "photos": len(photos),
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.machine()}",
@@ -232,6 +234,8 @@ def _job(run: str, plan: RunPlan, device: DeviceSpec, work: Path) -> Job | Recor
         profile=plan.profile,
         photos=plan.photos,
         crop=plan.crop,
+        precisions=plan.precisions,
+        memory=plan.memory,
         emulated=emulated,
         work=work,
     )

@@ -1,7 +1,7 @@
 """What a device's subprocess tells the run: JSON Lines over a pipe, one message a line.
 
-{"message":"planned","tests":[[suite, model or null, test], ...]}   once, after collecting
-{"message":"begin","suite":S,"model":M,"test":T}                    before each test
+{"message":"planned","tests":[[suite, model or null, precision or null, test], ...]}   once, after collecting
+{"message":"begin","test":[suite, ...]}                             before each test
 {"message":"doing","text":...}                                      for the progress display
 {"message":"record","record":{...}}                                 one record
 {"message":"finished"}                                              last
@@ -34,6 +34,7 @@ class TestName:
     suite: str
     model: str | None
     test: str
+    precision: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,9 +72,9 @@ def encode(message: Message) -> bytes:
         case Record():
             return b'{"message":"record","record":' + message.to_json().encode("ascii") + b"}\n"
         case Planned():
-            value: dict[str, Any] = {"message": "planned", "tests": [[t.suite, t.model, t.test] for t in message.tests]}
+            value: dict[str, Any] = {"message": "planned", "tests": [_words(test) for test in message.tests]}
         case Begin():
-            value = {"message": "begin", "test": [message.test.suite, message.test.model, message.test.test]}
+            value = {"message": "begin", "test": _words(message.test)}
         case Doing():
             value = {"message": "doing", "text": clip(message.text, 200)}
         case Finished():
@@ -101,11 +102,15 @@ def decode(line: bytes) -> Message:
     raise WireError(f"no message is {clip(repr(line[:200]), 300)}")
 
 
+def _words(test: TestName) -> list[str | None]:
+    return [test.suite, test.model, test.precision, test.test]
+
+
 def _test(value: object) -> TestName:
     match value:
-        case [str(suite), None | str() as model, str(test)]:
-            return TestName(clip(suite, 200), model if model is None else clip(model, 200), clip(test, 200))
-    raise ValueError("a test is [suite, model, test]")
+        case [str(suite), None | str() as model, None | str() as precision, str(test)]:
+            return TestName(clip(suite, 200), model and clip(model, 200), clip(test, 200), precision)
+    raise ValueError("a test is [suite, model, precision, test]")
 
 
 class Reader:

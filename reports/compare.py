@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from reports import journal
-from reports.record import METRICS, Record, ReportError
+from reports.record import METRICS, Attribute, Record, ReportError
 
-CONDITIONS = ("threads", "isa", "precision", "job", "counter", "patches", "crop", "photos_sha256", "emulator")
+CONDITIONS = ("threads", "isa", "precision", "memory", "job", "counter", "patches", "crop", "photos_sha256", "emulator")
+USUAL = {"precision": "fp32", "memory": "default"}  # what is meant where a record does not say it
 MAX_EARLIER_RUNS = 50
 
 
@@ -44,8 +45,12 @@ def differences(before: Record, after: Record) -> list[str]:
         (name, getattr(before, name), getattr(after, name))
         for name in ("metric", "subject", "device", "kind", "target", "emulated", "model", "model_sha256", "scheme")
     ]
-    pairs += [(name, before.attributes.get(name), after.attributes.get(name)) for name in CONDITIONS]
+    pairs += [(name, _condition(before, name), _condition(after, name)) for name in CONDITIONS]
     return [f"{name}: {old} / {new}" for name, old, new in pairs if old != new]
+
+
+def _condition(record: Record, name: str) -> Attribute:
+    return record.attributes.get(name, USUAL.get(name))
 
 
 def compare(before: Record, after: Record) -> Change:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from reports.record import METRICS, Attribute, Record
 from reports.stats import PERCENTILE_SAMPLES
+from reports.verdict import USUAL_MODE, mode
 from reports.words import NOTHING, amount, word
 
 SEEDED = "seeded: timing only"
@@ -106,6 +107,11 @@ def notes(records: Sequence[Record]) -> tuple[str, ...]:
     if any(record.metric == "layer_error" for record in records):
         said.append(
             "Layers: the largest difference from the host's, of the layer's largest value before ReLU6 cuts it off."
+        )
+    if any(record.metric == "top5_agreement" and mode(record) not in ("", USUAL_MODE) for record in records):
+        said.append(
+            "fp16 and int8: how many photos keep the host's first five classes is stated; it fails where classes swap "
+            "farther than the last layer's bound allows."
         )
     if any(METRICS[record.metric].unit == "ns" and len(record.samples) > 1 for record in records):
         said.append(

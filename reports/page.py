@@ -23,8 +23,10 @@ from reports.verdict import (
     causes_first,
     exit_code,
     judge_all,
+    mode,
     place,
     tests,
+    unusual,
 )
 from reports.words import NOTHING, amount, duration, many, share, signed_share, small, word
 
@@ -43,6 +45,7 @@ class Row:
     emulated: bool
     model: str
     scheme: str
+    mode: str  # "" for fp32 in the default use of memory
     seeded: bool
     judgement: Judgement
     size: Facts
@@ -122,7 +125,7 @@ def make_page(records: Sequence[Record], earlier: Sequence[Sequence[Record]] = (
         checks=_checks(records),
         origins=origins(records),
         answers=tuple(
-            (r.device or NOTHING, r.model or NOTHING, r.subject, word(r.attributes.get("top5")))
+            (r.device or NOTHING, _model(r) or NOTHING, r.subject, word(r.attributes.get("top5")))
             for r in records
             if r.metric == "photo" and r.device is not None
         ),
@@ -144,7 +147,11 @@ def _by_device(records: Sequence[Record], head: Record) -> list[Record]:
 
 
 def _row(key: Key, judgement: Judgement, records: Sequence[Record], earlier: Sequence[Sequence[Record]]) -> Row:
-    group = [record for record in records if (record.device, record.model, record.scheme) == key]
+    group = [
+        record
+        for record in records
+        if (record.device, record.model, record.scheme) == key[:3] and mode(record) in ("", key[3])
+    ]
     head = group[0]
     seeded = any(
         record.metric == "model" and record.model == head.model and record.attributes.get("seeded") is True
@@ -158,6 +165,7 @@ def _row(key: Key, judgement: Judgement, records: Sequence[Record], earlier: Seq
         emulated=head.emulated,
         model=head.model or NOTHING,
         scheme=head.scheme or "float",
+        mode=unusual(key[3]),
         seeded=seeded,
         judgement=judgement,
         size=_size(group, records),
@@ -175,6 +183,11 @@ def _reference(record: Record) -> tuple[str, str, str, str, str, str]:
     size, memory, note = (word(given.get(name) or "") for name in ("size", "memory", "note"))
     top1, top5 = (f"{miss:.2f}" if isinstance(miss := given.get(name), int | float) else "" for name in _MISSES)
     return record.subject, size, memory, top1, top5, note
+
+
+def _model(record: Record) -> str:
+    """The model's name, and its mode where that is not the usual one."""
+    return f"{record.model or ''} {unusual(mode(record))}".strip()
 
 
 def _measured(group: Sequence[Record], metric: str) -> list[Record]:
@@ -328,15 +341,16 @@ def _problems(records: Sequence[Record], judgements: Mapping[Key, Judgement]) ->
         for record in causes_first(group):
             if record.status in (Status.FAIL, Status.ERROR):
                 what = "" if record.metric == "device_job" else place(record)
-                problems.append(Problem(record.status, who, record.model or "", what, bare(record.message, name)))
+                problems.append(Problem(record.status, who, _model(record), what, bare(record.message, name)))
         for message, missed in by_message(group):
-            (only, *others) = {record.model or "" for record in missed}
+            (only, *others) = {_model(record) for record in missed}
             problems.append(Problem(Status.MISS, who, "" if others else only, tests(missed), message))
-    for (device, model, _), judgement in judgements.items():
-        told = any(problem.device == device and problem.model in ("", model or "") for problem in problems)
+    for (device, model, _, how), judgement in judgements.items():
+        name = f"{model or ''} {unusual(how)}".strip()
+        told = any(problem.device == device and problem.model in ("", model, name) for problem in problems)
         if judgement.exit_code and not told:  # no status says it, only the figures
             status = Status.FAIL if judgement.verdict is Verdict.INVALID else Status.ERROR
-            problems.append(Problem(status, device, model or "", "", "; ".join(judgement.reasons)))
+            problems.append(Problem(status, device, name, "", "; ".join(judgement.reasons)))
     return tuple(problems)
 
 

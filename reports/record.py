@@ -90,7 +90,10 @@ METRICS: dict[str, Metric] = {
         Metric("kernel_cases", "cases", "cases of one op and instruction set that the checker ran on the device"),
         Metric("layer_error", "of layer max", "largest difference of a layer from the host reference", "lower"),
         Metric(
-            "fused_error", "relative", "largest difference of a probability between fused and unfused plans", "lower"
+            "fused_error",
+            "relative",
+            "largest difference between fused and unfused plans, of what `relative_to` says",
+            "lower",
         ),
         Metric("top5_agreement", "photos", "photos whose first five classes on the device are the host's", "higher"),
         # time and memory

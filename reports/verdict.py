@@ -17,12 +17,14 @@ NEVER_RAN = 4  # exit codes
 UNKNOWN_ERROR = 4
 CHECK_FAILED = 1
 
-Key = tuple[str, str | None, str | None]  # device, model, scheme
+USUAL_MODE = "fp32"
+Key = tuple[str, str | None, str | None, str]  # device, model, scheme, mode
 
 
 class Verdict(StrEnum):
     """Best first."""
 
+    SKIPPED = "skipped"  # the device cannot do what was asked, and says so: nothing is wrong, nothing was measured
     PASS = "pass"  # noqa: S105
     NOISY = "noisy"  # right, but its times vary too much to be quoted
     INVALID = "invalid"  # its figures cannot be true, or claim more than was measured
@@ -51,10 +53,23 @@ class Judgement:
         return "pass (emulated times)" if emulated else self.verdict.heading
 
 
-def judge(records: Sequence[Record], around: Sequence[Record] = ()) -> Judgement:
-    """Of one device and model: the worst that its records say.
+def mode(record: Record) -> str:
+    """Arithmetic and use of memory: fp32, fp16, int8 lean; "" where a record says nothing of how a model ran."""
+    precision, memory = record.attributes.get("precision"), record.attributes.get("memory", "default")
+    if record.model is None or precision is None:
+        return ""
+    return f"{precision}" if memory == "default" else f"{precision} {memory}"
 
-    around: what is known of the device without a model. It is judged too, but measures nothing of the model.
+
+def unusual(how: str) -> str:
+    """A mode as names have it: the usual one is not said."""
+    return "" if how == USUAL_MODE else how
+
+
+def judge(records: Sequence[Record], around: Sequence[Record] = ()) -> Judgement:
+    """Of one device, model and mode: the worst that its records say.
+
+    around: what is known of the device or the model otherwise. It is judged too, but measures nothing of this.
     """
     found: dict[Verdict, list[str]] = {verdict: [] for verdict in Verdict}
     codes = [0]
@@ -76,18 +91,26 @@ def judge(records: Sequence[Record], around: Sequence[Record] = ()) -> Judgement
         if noise:
             found[Verdict.NOISY].append(said + noise)
     found[Verdict.ERROR] += [f"{tests(missed)}: {message}" for message, missed in by_message(judged)]
-    if not found[Verdict.ERROR] and not any(r.status in (Status.PASS, Status.DONE, Status.FAIL) for r in records):
+    measured = any(r.status in (Status.PASS, Status.DONE, Status.FAIL) for r in records)
+    if not measured and any(record.attributes.get("unable") is True for record in records):
+        found[Verdict.SKIPPED] += dict.fromkeys(r.message for r in records if r.attributes.get("unable") is True)
+    elif not found[Verdict.ERROR] and not measured:
         why = next((f": {record.message}" for record in records if record.message), "")
         found[Verdict.ERROR].append(f"nothing was measured{why}")
         codes.append(UNKNOWN_ERROR)
-    worst = max((verdict for verdict in Verdict if found[verdict]), key=list(Verdict).index, default=Verdict.PASS)
+    said_of = [verdict for verdict in Verdict if found[verdict]]
+    worst = max(said_of, key=list(Verdict).index, default=Verdict.PASS)
     times = any(record.emulated and METRICS[record.metric].unit == "ns" for record in records)
     return Judgement(worst, tuple(found[worst]), max(codes), times)
 
 
 def judge_all(records: Iterable[Record]) -> dict[Key, Judgement]:
-    """Each device and model of a run; a device without any model is judged alone, with None as its model."""
+    """Each device, model and mode of a run; a device without any model is judged alone, with None as its model.
+
+    What is known of a model whatever its mode, as that its file arrived whole, belongs to each of its modes.
+    """
     groups: dict[Key, list[Record]] = {}
+    whole: dict[Key, list[Record]] = {}
     around: dict[str, list[Record]] = {}
     for record in records:
         if record.device is None:
@@ -95,21 +118,32 @@ def judge_all(records: Iterable[Record]) -> dict[Key, Judgement]:
         alone = around.setdefault(record.device, [])
         if record.model is None:
             alone.append(record)
+        elif mode(record):
+            groups.setdefault((record.device, record.model, record.scheme, mode(record)), []).append(record)
         else:
-            groups.setdefault((record.device, record.model, record.scheme), []).append(record)
-    judgements = {key: judge(group, around[key[0]]) for key, group in groups.items()}
-    lonely = around.keys() - {device for device, _, _ in groups}
-    return judgements | {(device, None, None): judge(alone) for device, alone in around.items() if device in lonely}
+            whole.setdefault((record.device, record.model, record.scheme, ""), []).append(record)
+    moded = {(*key[:3], "") for key in groups}
+    groups |= {key: group for key, group in whole.items() if key not in moded}
+    judgements = {
+        key: judge(group, [*around[key[0]], *(whole.get((*key[:3], ""), []) if key[3] else [])])
+        for key, group in groups.items()
+    }
+    lonely = around.keys() - {key[0] for key in groups}
+    return judgements | {(name, None, None, ""): judge(alone) for name, alone in around.items() if name in lonely}
 
 
 def exit_code(records: Iterable[Record]) -> int:
     """0 all right, 1 a check failed, 2 bad input, 3 set-up, 4 infrastructure, 5 internal error: the worst of a run.
 
-    A figure that cannot be true is a failed check; where nothing was measured, the infrastructure failed.
+    A figure that cannot be true is a failed check; where nothing was measured, the infrastructure failed. That one of
+    several devices or modes cannot be is no failure; a run in which none can has measured nothing.
     """
     records = list(records)
     own = [status_code(record) for record in records if record.device is None]
-    return max([0, *own, *(judgement.exit_code for judgement in judge_all(records).values())])
+    judgements = judge_all(records).values()
+    if judgements and all(judgement.verdict is Verdict.SKIPPED for judgement in judgements):
+        own.append(UNKNOWN_ERROR)
+    return max([0, *own, *(judgement.exit_code for judgement in judgements)])
 
 
 def status_code(record: Record) -> int:

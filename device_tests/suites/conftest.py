@@ -19,8 +19,9 @@ from device_tests.devices import make_device
 from device_tests.devices.base import Device
 from device_tests.errors import DeviceError, HarnessError
 from device_tests.farm import JOB_FILE_VARIABLE, PIPE_VARIABLE
-from device_tests.plan import Job, ModelPlan
+from device_tests.plan import Job, ModelPlan, Trial
 from device_tests.processes import descendants, end_all
+from device_tests.program import Program
 from device_tests.suites.context import Context, Remote
 from klaus_runtime.errors import KlausError
 from reports.record import Attribute, Status, clip
@@ -28,6 +29,7 @@ from reports.record import Attribute, Status, clip
 _CONTEXT = pytest.StashKey[Context]()
 _interrupted = threading.Event()
 _OUTCOME = pytest.StashKey[tuple[Status, str, int]]()
+_UNABLE = pytest.StashKey[bool]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -68,10 +70,12 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """A test that takes `model` runs once for each."""
+    """A test that takes `model` runs once for each; one that takes `trial`, for each in every precision."""
+    job = metafunc.config.stash[_CONTEXT].job
     if "model" in metafunc.fixturenames:
-        models = metafunc.config.stash[_CONTEXT].job.models
-        metafunc.parametrize("model", models, ids=[model.id for model in models])
+        metafunc.parametrize("model", job.models, ids=[model.id for model in job.models])
+    if "trial" in metafunc.fixturenames:
+        metafunc.parametrize("trial", job.trials, ids=[trial.id for trial in job.trials])
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
@@ -81,9 +85,17 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 
 
 def _name(item: pytest.Item) -> wire.TestName:
-    params = getattr(item, "callspec", None)
-    model = params.params.get("model") if params is not None else None
-    return wire.TestName(item.path.stem, model.name if isinstance(model, ModelPlan) else None, clip(item.name, 200))
+    model, trial = _about(item)
+    name = model.name if model else None
+    return wire.TestName(item.path.stem, name, clip(item.name, 200), trial.precision if trial else None)
+
+
+def _about(item: pytest.Item) -> tuple[ModelPlan | None, Trial | None]:
+    """The model that a test is about, and the trial, where it is about one."""
+    given = getattr(item, "callspec", None)
+    trial = given.params.get("trial") if given is not None else None
+    model = given.params.get("model") if given is not None else None
+    return (trial.model if trial else model), trial
 
 
 @pytest.hookimpl(wrapper=True)
@@ -97,11 +109,14 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
     result = yield
     status, message, code = item.stash.get(_OUTCOME, (Status.PASS, "", 0))
     attributes: dict[str, Attribute] = {"exit_code": code} if status is Status.ERROR else {}
-    params = getattr(item, "callspec", None)
+    if item.stash.get(_UNABLE, False):
+        attributes["unable"] = True
+    model, trial = _about(item)
     context.emit(
         "test",
         status,
-        model=params.params.get("model") if params is not None else None,
+        model=model,
+        trial=trial,
         subject=name.test,
         value=round(time.monotonic() - started, 3),
         message=message,
@@ -169,8 +184,8 @@ def remote(context: Context, device: Device) -> Remote:
     context.emit("deploy_ns", value=took)
     context.emit("sent_bytes", value=deployed.sent_bytes)
     context.emit("skipped_bytes", value=deployed.skipped_bytes)
-    remote = Remote(device, deployed, names, job.build.program)
-    info = remote.program.info()
+    info = Program(device, deployed.program).info()
+    remote = Remote(device, deployed, names, job.build.program, info)
     context.emit(
         "device",
         attributes={
@@ -189,6 +204,17 @@ def remote(context: Context, device: Device) -> Remote:
     )
     context.suite = suite
     return remote
+
+
+@pytest.fixture(autouse=True)
+def _able(request: pytest.FixtureRequest) -> None:
+    """Leaves out what the device has no instructions for, with the reason: that is no failure of the device."""
+    if "trial" in request.fixturenames:
+        remote: Remote = request.getfixturevalue("remote")
+        obstacle = remote.obstacle(request.getfixturevalue("trial"))
+        if obstacle:
+            request.node.stash[_UNABLE] = True
+            pytest.skip(f"{remote.device.name}: {obstacle}")
 
 
 def _safe(name: str) -> str:

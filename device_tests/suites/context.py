@@ -12,8 +12,9 @@ from device_tests import wire
 from device_tests.deploy import PROGRAM, Deployed, deploy
 from device_tests.devices.base import Device
 from device_tests.photos import Photo, demo_photos, folder_photos
-from device_tests.plan import Job, ModelPlan, Profile
+from device_tests.plan import Job, ModelPlan, Profile, Trial
 from device_tests.program import Program
+from device_tests.program_records import InfoRecord
 from klaus_runtime.accuracy import CLAIM_FROM
 from klaus_runtime.model import Model
 from klaus_runtime.pack import read_packed
@@ -35,13 +36,16 @@ class Context:
         status: Status = Status.DONE,
         *,
         model: ModelPlan | None = None,
+        trial: Trial | None = None,
         subject: str = "",
         value: float | None = None,
         samples: Sequence[int | float] = (),
         message: str = "",
         attributes: Mapping[str, Attribute] | None = None,
     ) -> None:
-        """Sends one record of this device to the run."""
+        """Sends one record of this device to the run: of a trial, or of a model however it runs, or of neither."""
+        model = trial.model if trial else model
+        how: Mapping[str, Attribute] = {"precision": trial.precision, "memory": trial.memory} if trial else {}
         record = Record(
             run=self.job.run,
             time=now(),
@@ -59,7 +63,7 @@ class Context:
             value=value,
             samples=tuple(samples),
             message=clip(message),
-            attributes=attributes or {},
+            attributes={**how, **(attributes or {})},
         )
         self.tell(record)
 
@@ -113,11 +117,18 @@ class Remote:
     deployed: Deployed
     names: Mapping[str, str]  # model id -> name on the device
     build: Path
+    info: InfoRecord
 
     @property
     def program(self) -> Program:
         """klaus-run there."""
         return Program(self.device, self.deployed.program)
+
+    def obstacle(self, trial: Trial) -> str:
+        """Why this device cannot do what a trial asks, "" where it can."""
+        if trial.precision == "fp16" and "neon_fp16" not in self.info.isa:
+            return f"the CPU has no arithmetic in fp16 ({self.info.core}: {' '.join(self.info.isa)})"
+        return ""
 
     def packed(self, model: ModelPlan) -> PurePosixPath:
         """The packed model's path there."""

@@ -18,6 +18,7 @@ from reports.verdict import Verdict
 from reports.words import NOTHING, plain, share
 
 VERDICT_STYLES = {
+    Verdict.SKIPPED: "bold cyan",
     Verdict.PASS: "bold green",
     Verdict.NOISY: "bold yellow",
     Verdict.INVALID: "bold magenta",
@@ -104,9 +105,13 @@ def _narrow(rows: Iterable[Row]) -> RenderableType:
             ("verdict", _verdict(row)),
         ):
             card.add_row(name, cell)
-        title = Text.assemble(_text(row.device), (" · ", "dim"), _text(row.model), (" · ", "dim"), _text(row.scheme))
+        title = Text.assemble(_text(row.device), (" · ", "dim"), _text(row.model), (" · ", "dim"), _text(_how(row)))
         cards.append(Panel(card, title=title, title_align="left", box=box.ROUNDED, border_style="dim"))
     return Group(*cards)
+
+
+def _how(row: Row) -> str:
+    return f"{row.scheme} {row.mode}".strip()
 
 
 def _who(row: Row) -> Text:
@@ -114,7 +119,7 @@ def _who(row: Row) -> Text:
     return Text("\n").join(
         [
             Text(plain(row.device), "bold"),
-            Text(plain(row.model) + f" {plain(row.scheme)}", "cyan"),
+            Text(plain(row.model) + f" {plain(_how(row))}", "cyan"),
             Text(plain(where), "dim"),
             *([Text("emulated", "yellow")] if row.emulated else []),
         ]

@@ -6,6 +6,7 @@ import xml.etree.ElementTree as Xml
 from collections.abc import Sequence
 
 from reports.record import METRICS, Record, Status
+from reports.verdict import mode, unusual
 from reports.words import plain
 
 _OUTCOMES = {
@@ -62,4 +63,5 @@ def _fill(element: Xml.Element, name: str, group: Sequence[Record]) -> dict[str,
 
 
 def _title(record: Record) -> str:
-    return " ".join(part for part in (record.metric, record.model or "", record.subject) if part)
+    how = "" if record.metric == "test" else unusual(mode(record))  # a test's name holds it
+    return " ".join(part for part in (record.metric, record.model or "", how, record.subject) if part)

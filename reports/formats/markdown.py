@@ -38,7 +38,7 @@ def render(page: Page) -> str:
                 [
                     (
                         _cell((row.device, f"{row.kind}, {row.target}", *(["emulated"] if row.emulated else []))),
-                        _cell((row.model, row.scheme)),
+                        _cell((row.model, row.scheme, *([row.mode] if row.mode else []))),
                         _facts(row.size),
                         _facts(row.memory),
                         _facts(row.times),

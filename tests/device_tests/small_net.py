@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from device_tests.devices.spec import DeviceSpec
-from device_tests.photos import DEMO
+from device_tests.photos import DEMO, demo_photos
 from device_tests.plan import BuildPlan, ModelPlan, RunPlan, plan_model
+from klaus_runtime.calibrate import calibrate
 from klaus_runtime.model import (
     Activation,
     Convolution,
@@ -60,6 +61,13 @@ def deep_plan(folder: Path, layers: int) -> ModelPlan:
     packed = folder / "deep.klaus"
     pack(replace(net, layers=(first, *means, replace(last, inputs=(layers - 2,)))), packed)
     return plan_model(packed, package_bytes=1000, name="deep")
+
+
+def calibrated_plan(folder: Path) -> ModelPlan:
+    """The small net's plan with the ranges that int8 needs."""
+    packed = folder / "calibrated.klaus"
+    pack(calibrate(small_net(), [photo.path for photo in demo_photos()]), packed)
+    return plan_model(packed, package_bytes=1000)
 
 
 def small_plan(folder: Path, *, seeded: bool = False) -> ModelPlan:

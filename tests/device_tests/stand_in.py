@@ -100,11 +100,14 @@ def main(command):
             counted = dict(instructions=150000000 + i, cycles=100000000) if FAULT == "counts" else {{}}
             say(record="pass", index=i, warmup=i < warm, job=job, ns=time.monotonic_ns() - t, preprocess_ns=1000,
                 **counted)
+        if option("--logits"):
+            Path(option("--logits")).write_bytes(out.astype("<f4").tobytes())
         say(record="memory", peak_resident_bytes=9 << 20, resident_bytes=8 << 20, session_bytes=4096)
         from klaus_runtime.model import Softmax
         p = out if isinstance(model.layers[-1], Softmax) else soft(out)
-        say(record="bench", model=model.name, runs=runs, warmup=warm, threads=1, isa="ref", precision="fp32", job=job,
-            fused=True, seeded=model.provenance.seeded, **dict(counter="perf_event") if FAULT == "counts" else {{}},
+        say(record="bench", model=model.name, runs=runs, warmup=warm, threads=1, isa="ref", job=job,
+            precision=option("--precision"), fused=True,
+            seeded=model.provenance.seeded, **dict(counter="perf_event") if FAULT == "counts" else {{}},
             top=top(p))
         return 0
     if command == "classify":

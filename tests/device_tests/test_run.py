@@ -32,8 +32,9 @@ from device_tests.run import RunResult, run_suites
 from reports import journal
 from reports.formats.console import print_page
 from reports.record import Record, Status
-from tests.device_tests.small_net import LABELS, build_of, deep_plan, fake_device, plan_of, small_plan
+from tests.device_tests.small_net import LABELS, build_of, calibrated_plan, deep_plan, fake_device, plan_of, small_plan
 from tests.device_tests.stand_in import write_stand_in
+from toolchains.build import Build
 
 
 def quiet(plan: RunPlan) -> RunResult:
@@ -346,6 +347,90 @@ def test_plans_that_make_no_sense(tmp_path: Path) -> None:
         plan_of(tmp_path, program, devices=())
     with pytest.raises(InventoryError, match="one name and scheme"):
         plan_of(tmp_path, program, models=(small_plan(tmp_path), small_plan(tmp_path)))
+    with pytest.raises(InventoryError, match="needs a precision"):
+        plan_of(tmp_path, program, precisions=())
+    with pytest.raises(InventoryError, match=r"model small: int8 needs .* `klaus calibrate SOURCE --images DIR"):
+        plan_of(tmp_path, program, precisions=("fp32", "int8"))
+
+
+def test_every_precision_is_a_row(tmp_path: Path) -> None:
+    """And what a device has no instructions for is left out with its reason, without harm to the run."""
+    program = write_stand_in(tmp_path / "klaus-run")
+    models = (calibrated_plan(tmp_path),)
+    suites = ("conformance", "agreement", "timing")
+    result = quiet(
+        plan_of(tmp_path, program, models=models, suites=suites, precisions=("fp32", "fp16", "int8"), memory="lean")
+    )
+    assert result.exit_code == 0
+    tests = [record for record in of(result, "one") if record.suite in ("agreement", "timing")]
+    how = {(r.attributes["precision"], r.attributes["memory"], r.status) for r in tests if "layers" in r.subject}
+    assert how == {("fp32", "lean", Status.PASS), ("fp16", "lean", Status.SKIP), ("int8", "lean", Status.PASS)}
+    (skipped,) = {record.message for record in tests if record.attributes["precision"] == "fp16"}
+    assert skipped == "one: the CPU has no arithmetic in fp16 (any: ref)"
+    bounds = [record.attributes["bound"] for record in of(result, "one", "layer_error")]
+    assert bounds == [1e-5, 5e-2]
+    assert [record.attributes["precision"] for record in of(result, "one", "pass_ns")] == ["fp32", "int8"]
+    intact = [record for record in of(result, "one") if "intact" in record.subject]
+    assert len(intact) == 1  # of the model, whatever its precision
+    text = (result.folder / "report.md").read_text()
+    rows = re.findall(r"small<br>float<br>(\w+) lean .* (pass \(emulated times\)|skipped<br>)", text)
+    assert rows == [("fp32", "pass (emulated times)"), ("fp16", "skipped<br>"), ("int8", "pass (emulated times)")]
+
+    nothing = quiet(plan_of(tmp_path, program, suites=suites, precisions=("fp16",)))
+    assert nothing.exit_code == 4
+
+
+def test_a_device_lost_costs_each_precision_its_own_tests(tmp_path: Path) -> None:
+    plan = plan_of(
+        tmp_path,
+        write_stand_in(tmp_path / "klaus-run"),
+        fake_device(tmp_path, "one", "reboot@6"),
+        models=(calibrated_plan(tmp_path),),
+        suites=("agreement", "timing"),
+        precisions=("fp32", "int8"),
+    )
+    result = quiet(plan)
+    assert result.exit_code == 4
+    missed = {r.attributes.get("precision") for r in of(result, "one") if r.status is Status.MISS}
+    assert missed == {"fp32", "int8"}
+
+
+@pytest.mark.slow
+def test_the_real_program_in_every_precision(tmp_path: Path, arm_build: Build) -> None:
+    """Under qemu, on a core with arithmetic in halves and on one without."""
+    devices = [
+        DeviceSpec(name, "qemu-user", "linux-aarch64", {"cpu": f"cortex-{name}"}, tmp_path / "cache")
+        for name in ("a76", "a53")
+    ]
+    result = quiet(
+        plan_of(
+            tmp_path,
+            arm_build.program,
+            *devices,
+            builds={"linux-aarch64": build_of(arm_build.program, "linux-aarch64")},
+            models=(calibrated_plan(tmp_path),),
+            suites=("agreement", "timing", "accuracy"),
+            precisions=("fp32", "fp16", "int8"),
+        )
+    )
+    wrong = [record.message for record in result.records if record.status in (Status.FAIL, Status.ERROR, Status.MISS)]
+    assert not wrong
+    assert result.exit_code == 0
+    bounds = {"fp32": 1e-5, "fp16": 1e-2, "int8": 5e-2}
+    for name, done in (("a76", ("fp32", "fp16", "int8")), ("a53", ("fp32", "int8"))):
+        for metric in ("layer_error", "fused_error"):
+            found = {r.attributes["precision"]: r for r in of(result, name, metric)}
+            assert tuple(found) == done
+            for precision, record in found.items():
+                assert record.value is not None
+                assert record.value <= bounds[str(precision)] == record.attributes["bound"]
+        errors = {r.attributes["precision"]: r.value or 0 for r in of(result, name, "layer_error")}
+        assert errors["int8"] > errors["fp32"]  # the option reached the program
+        assert {r.attributes["precision"] for r in of(result, name, "pass_ns")} == set(done)
+        agreeing = {r.attributes["precision"]: r for r in of(result, name, "top5_agreement")}
+        assert agreeing["fp32"].status is Status.PASS
+        assert agreeing["int8"].status is Status.DONE
+        assert {r.status for r in of(result, name) if r.attributes["precision"] not in done} <= {Status.SKIP}
 
 
 def test_results_that_cannot_be_written(tmp_path: Path) -> None:

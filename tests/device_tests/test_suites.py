@@ -13,7 +13,7 @@ from device_tests.photos import DEMO, Photo, demo_photos, folder_photos
 from device_tests.plan import Job
 from device_tests.program_records import TopClass
 from device_tests.results import new_folder, write_text
-from device_tests.suites.accuracy import NEAR, class_numbers, same_top
+from device_tests.suites.accuracy import NEAR, class_numbers, reach, same_top
 from device_tests.suites.agreement import difference, reference
 from klaus_runtime.accuracy import interval
 from klaus_runtime.images import read_picture
@@ -46,6 +46,20 @@ def test_the_hosts_first_classes(answer: list[int], same: bool) -> None:
 
 def test_the_largest_difference_of_a_probability() -> None:
     assert same_top(top((0, 0.4), (1, 0.33)), PROBABILITIES)[1] == pytest.approx(0.1, rel=1e-5)
+
+
+def test_how_far_a_precision_may_swap_classes() -> None:
+    """As far as two errors of the last layer's bound go: here the values about their mean reach 2."""
+    values = np.array([2.0, 1.0, 0.0, -1.0, -2.0])
+    probabilities = (np.exp(values) / np.exp(values).sum()).astype(np.float32)
+    assert reach(probabilities, "fp32") == NEAR
+    assert reach(probabilities, "fp16") == pytest.approx(1 - np.exp(-2 * 1e-2 * 2), rel=1e-4)
+    assert reach(probabilities, "int8") == pytest.approx(1 - np.exp(-2 * 5e-2 * 2), rel=1e-4)
+    near = reach(np.array([0.5, 0.27, 0.23], np.float32), "int8")
+    swapped = top((0, 0.5), (2, 0.26), (1, 0.24))
+    assert not same_top(swapped, np.array([0.5, 0.27, 0.23], np.float32))[0]
+    assert not same_top(swapped, np.array([0.5, 0.27, 0.23], np.float32), near / 2)[0]
+    assert same_top(swapped, np.array([0.5, 0.27, 0.26], np.float32), near)[0]
 
 
 def test_difference_is_of_the_layers_largest_value() -> None:
@@ -97,10 +111,13 @@ def test_a_job_comes_back_from_its_file(tmp_path: Path) -> None:
         profile="quick",
         photos=tmp_path,
         crop="none",
+        precisions=("fp32", "int8"),
+        memory="lean",
         emulated=True,
         work=tmp_path / "work",
     )
     assert Job.from_json(job.to_json()) == job
+    assert [trial.id for trial in job.trials] == ["small-float-lean", "small-float-int8-lean"]
 
 
 def test_demo_photos_are_the_pinned_ones_with_their_credits() -> None:

@@ -12,7 +12,7 @@ from device_tests import wire
 from device_tests.wire import Begin, Doing, Finished, Message, Planned, Reader, TestName, WireError, decode, encode
 from tests.reports.report_samples import HOSTILE, record
 
-TEST = TestName("timing", "lite0", "test_passes[lite0-q8]")
+TEST = TestName("timing", "lite0", "test_passes[lite0-q8-fp16]", "fp16")
 MESSAGES: list[Message] = [
     Planned((TEST, TestName("conformance", None, "test_kernels"))),
     Begin(TEST),
@@ -44,10 +44,10 @@ def test_any_pieces_make_the_same_messages(size: int) -> None:
     "line",
     [
         b"", b"hello", b"{}", b"[]", b"null", b"\xff\xfe", b"[" * 100_000,
-        b'{"message":"planned","tests":7}', b'{"message":"planned","tests":[["a","b"]]}',
-        b'{"message":"planned","tests":[[1,2,3]]}', b'{"message":"begin"}', b'{"message":"doing","text":7}',
+        b'{"message":"planned","tests":7}', b'{"message":"planned","tests":[["a","b","c"]]}',
+        b'{"message":"planned","tests":[[1,2,3,4]]}', b'{"message":"begin"}', b'{"message":"doing","text":7}',
         b'{"message":"record","record":{}}', b'{"message":"record","record":null}', b'{"message":"reboot"}',
-        json.dumps({"message": "planned", "tests": [["a", None, "b"]] * 10_001}).encode(),
+        json.dumps({"message": "planned", "tests": [["a", None, None, "b"]] * 10_001}).encode(),
     ],
     ids=lambda line: repr(line[:40]),
 )  # fmt: skip

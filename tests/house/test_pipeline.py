@@ -110,6 +110,19 @@ def test_what_was_asked_is_checked_before_anything_runs(tmp_path: Path) -> None:
         pipeline.Order.asked(["ios"], inventory=file)
     twice = pipeline.Order.asked(models=["lite0", "lite0"], suites=["timing", "timing"], inventory=file)
     assert (twice.models, twice.suites) == (("lite0",), ("timing",))
+    assert (order.precisions, order.memory) == (("fp32",), "default")
+    both = pipeline.Order.asked(precisions=["int8", "fp16", "int8"], memory="lean", inventory=file)
+    assert (both.precisions, both.memory) == (("int8", "fp16"), "lean")
+    with pytest.raises(InventoryError, match="precision 'fp8' is unknown: there are fp32, fp16, int8"):
+        pipeline.Order.asked(precisions=["fp8"], inventory=file)
+    with pytest.raises(InventoryError, match="memory 'fat' is unknown: there are default, lean"):
+        pipeline.Order.asked(memory="fat", inventory=file)
+
+
+def test_int8_of_a_file_without_ranges_is_one_clear_message(tiny: Path, tmp_path: Path) -> None:
+    order = pipeline.Order.asked(models=[str(tiny)], precisions=["int8"], inventory=str(farm(tmp_path, USER)), yes=True)
+    with pytest.raises(InventoryError, match="int8 needs the activation range of every layer; `klaus calibrate"):
+        pipeline.deploy_and_bench(order)
 
 
 def test_deploy_sends_once_and_a_dead_device_fails_alone(
@@ -187,6 +200,13 @@ def test_dry_run_runs_nothing(
     said = capsys.readouterr().out
     assert " cc -target aarch64-linux-musl " in said
     assert "klaus-run bench --model" in said
+    assert "--precision" not in said
+    order = pipeline.Order.asked(
+        inventory=str(farm(tmp_path, USER)), precisions=["fp32", "int8"], suites=["timing"], dry_run=True
+    )
+    assert pipeline.deploy_and_bench(order) == 0
+    benches = [line for line in capsys.readouterr().out.splitlines() if "klaus-run bench" in line]
+    assert [line.endswith(" --precision int8 --memory default") for line in benches] == [False, True] * 2
     program = tmp_path / "build" / "linux-aarch64" / "klaus-run"
     assert f"&& cp {program} {tmp_path}/cache/devices/user/store/SHA256/klaus-run  # once it is made" in said
     assert f" {program} root@127.0.0.1:/data/klaus/store/SHA256/klaus-run  # once it is made" in said

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from reports import compare, journal, stats
 from reports.record import Record, Status
-from reports.verdict import Verdict, exit_code, judge, judge_all
+from reports.verdict import Verdict, exit_code, judge, judge_all, mode
 from tests.reports.report_samples import LITE0, MOBILE, SHA, on
 
 TIMES = st.lists(st.integers(1, 10**12), min_size=1, max_size=60)
@@ -97,10 +97,49 @@ def test_exit_code_is_the_worst(records: list[Record], code: int) -> None:
     assert exit_code(records) == code
 
 
+UNABLE: dict[str, Any] = {"attributes": {"precision": "fp16", "memory": "default", "unable": True}}
+HALVES: dict[str, Any] = {"attributes": {"precision": "fp16", "memory": "default"}}
+
+
+def test_what_a_device_cannot_do_is_no_failure_unless_it_is_all() -> None:
+    skipped = on("pi5", "test", Status.SKIP, message="no fp16", **UNABLE, **LITE0)
+    intact = on("pi5", "test", Status.PASS, subject="intact", **LITE0)
+    whole = timed(attributes={"precision": "fp32"})
+    judged = judge_all([intact, skipped, whole])
+    assert {key[3]: one.verdict for key, one in judged.items()} == {"fp16": Verdict.SKIPPED, "fp32": Verdict.PASS}
+    assert judged["pi5", "lite0", "klaus-8", "fp16"].reasons == ("no fp16",)
+    assert exit_code([intact, skipped, whole]) == 0
+    assert exit_code([intact, skipped]) == 4  # nothing was measured at all
+    damaged = on("pi5", "test", Status.FAIL, subject="intact", **LITE0)
+    assert exit_code([damaged, skipped, whole]) == 1
+    assert {one.verdict for one in judge_all([damaged, skipped, whole]).values()} == {Verdict.FAIL}
+
+
+def test_a_mode_is_judged_by_its_own_records() -> None:
+    wrong = on("pi5", "layer_error", Status.FAIL, **HALVES, **LITE0)
+    judged = judge_all([wrong, timed(attributes={"precision": "fp32"}), timed(attributes={"precision": "int8"})])
+    assert {key[3]: one.verdict for key, one in judged.items()} == {
+        "fp16": Verdict.FAIL,
+        "fp32": Verdict.PASS,
+        "int8": Verdict.PASS,
+    }
+    assert mode(timed(attributes={"precision": "int8", "memory": "lean"})) == "int8 lean"
+    assert mode(on("pi5", "kernel_cases", attributes={"precision": "fp16"})) == ""
+
+
+def test_records_of_before_precisions_are_of_the_usual_one() -> None:
+    """Old journals hold no mode for some records; they are not lost to comparison."""
+    old, new = timed(), timed(attributes={"threads": 1, "precision": "fp32", "memory": "default"})
+    assert compare.compare(old, new).fraction == 0
+    lean = timed(attributes={"threads": 1, "precision": "fp32", "memory": "lean"})
+    with pytest.raises(compare.UnlikeError, match="memory: default / lean"):
+        compare.compare(new, lean)
+
+
 def test_a_cause_stands_before_what_followed_from_it() -> None:
     missed = [on("phone", "test", Status.MISS, suite=suite, subject="all tests", **LITE0) for suite in ("a", "b", "a")]
     lost = on("phone", "device_job", Status.ERROR, message="phone: another run is using this device; wait for its end")
-    judgement = judge_all([*missed, lost])["phone", "lite0", "klaus-8"]
+    judgement = judge_all([*missed, lost])["phone", "lite0", "klaus-8", ""]
     assert judgement.reasons == (
         "another run is using this device; wait for its end",
         "a all tests, b all tests: never ran",
