@@ -31,8 +31,12 @@ float klaus_int8_weight_step(const klaus_shape *shape, const klaus_weights *weig
     return step_of(largest);
 }
 
+/* Files that were not verified may hold infinite weights: those and no numbers at all become 0, or the largest. */
 static int8_t rounded(float value, float step) {
     const float q = rintf(value / step);
+    if (isnan(q)) {
+        return 0;
+    }
     return (int8_t)(q > 127 ? 127 : q < -127 ? -127 : q);
 }
 

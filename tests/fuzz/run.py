@@ -1,5 +1,8 @@
 """Fuzzes readers for a while: `python -m tests.fuzz.run --seconds 60 png onnx` (no names: all of them).
 
+"loader" is the device program's loader and engine, built with clang 19 for libFuzzer with AddressSanitizer and
+UndefinedBehaviorSanitizer (Debian: clang-19, libclang-rt-19-dev); it runs only where it is named.
+
 With atheris installed (`pip install atheris`) inputs are found by coverage; without it, or with --plain, by chance
 from the corpus, keeping what is refused for a reason not seen before. Prints one line a reader; exit code 1 on a
 finding, whose input is written to the folder --findings (default: build/fuzz).
@@ -8,6 +11,7 @@ finding, whose input is written to the folder --findings (default: build/fuzz).
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import resource
 import subprocess
@@ -20,6 +24,7 @@ import numpy as np
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 MEMORY_BYTES = 6 << 30
+LOADER = "loader"
 
 
 def main() -> int:
@@ -37,13 +42,16 @@ def main() -> int:
         return 0
     from tests.fuzz.targets import TARGETS  # noqa: PLC0415 - atheris must come before what it watches
 
-    unknown = set(options.readers) - set(TARGETS)
+    unknown = set(options.readers) - {*TARGETS, LOADER}
     if unknown:
-        parser.error(f"{', '.join(sorted(unknown))}: none of {', '.join(TARGETS)}")
+        parser.error(f"{', '.join(sorted(unknown))}: none of {', '.join(TARGETS)}, {LOADER}")
     plain = options.plain or not _has_atheris()
     found = 0
     for name in options.readers or TARGETS:
-        found += _plain(name, options) if plain else _with_atheris(name, options)
+        if name == LOADER:
+            found += _loader(options)
+        else:
+            found += _plain(name, options) if plain else _with_atheris(name, options)
     return int(bool(found))
 
 
@@ -60,6 +68,11 @@ def _with_atheris(name: str, options: argparse.Namespace) -> int:
     argv = [sys.executable, "-m", "tests.fuzz.run", "--inside", name, "--seconds", str(options.seconds)]
     argv += ["--seed", str(options.seed), "--findings", str(options.findings)]
     done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, check=False)
+    return _told(name, done)
+
+
+def _told(name: str, done: subprocess.CompletedProcess[str]) -> int:
+    """Says how a run of libFuzzer went; 1 where it found something."""
     cases = re.findall(r"number_of_executed_units: *(\d+)", done.stderr) or re.findall(r"#(\d+)", done.stderr)[-1:]
     seen = re.findall(r"fuzzed: .*", done.stderr)[-1:]
     _say(
@@ -68,6 +81,31 @@ def _with_atheris(name: str, options: argparse.Namespace) -> int:
     if done.returncode:
         sys.stdout.write("".join(f"    {line}\n" for line in done.stderr.splitlines()[-40:]))
     return int(done.returncode != 0)
+
+
+def _settings(name: str, options: argparse.Namespace, largest: int) -> list[str]:
+    """libFuzzer's."""
+    settings = [f"-max_total_time={options.seconds}", f"-seed={options.seed + 1}", "-rss_limit_mb=4096"]
+    settings += ["-timeout=60", "-print_final_stats=1", f"-max_len={4 * largest}"]
+    return [*settings, f"-artifact_prefix={options.findings}/{name}-"]
+
+
+def _loader(options: argparse.Namespace) -> int:
+    from . import loader  # noqa: PLC0415 - needs a compiler, which no other reader does
+
+    options.findings.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory() as work:
+        seeds = loader.write_corpus(Path(work))
+        argv = [loader.build(ROOT, Path(work)), *_settings(LOADER, options, max(map(len, seeds)) // 2)]
+        done = subprocess.run(
+            [*map(str, argv), str(Path(work) / "corpus")],
+            env=os.environ | {"ASAN_OPTIONS": "allocator_may_return_null=1"},
+            capture_output=True,
+            text=True,
+            errors="replace",
+            check=False,
+        )
+    return _told(LOADER, done)
 
 
 def _atheris(name: str, options: argparse.Namespace) -> None:
@@ -86,11 +124,8 @@ def _atheris(name: str, options: argparse.Namespace) -> None:
             if (fuzzed.accepted + fuzzed.refused) % 1000 == 0:
                 sys.stderr.write(f"fuzzed: {fuzzed.accepted:,} accepted, {fuzzed.refused:,} refused\n")
 
-        largest = 4 * max(len(data) for data in targets.corpus(name))
-        settings = [f"-max_total_time={options.seconds}", f"-seed={options.seed + 1}", "-rss_limit_mb=4096"]
-        settings += ["-timeout=60", "-print_final_stats=1", f"-max_len={largest}"]
-        settings.append(f"-artifact_prefix={options.findings}/{name}-")
-        atheris.Setup([sys.argv[0], *settings, work], one)
+        largest = max(len(data) for data in targets.corpus(name))
+        atheris.Setup([sys.argv[0], *_settings(name, options, largest), work], one)
         atheris.Fuzz()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -16,7 +17,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from . import repair, run, seeds
+from . import loader, repair, run, seeds
 from .guard import FindingError, watched
 from .targets import TARGETS, Fuzzed, corpus, opened
 
@@ -54,6 +55,20 @@ def test_damage_by_hypothesis(fuzzed: Fuzzed, data: st.DataObject) -> None:
         if whole:
             whole[position % len(whole)] = byte
     fuzzed(bytes(whole))
+
+
+@pytest.mark.slow
+def test_the_loader_under_libfuzzer(root: Path, tmp_path: Path) -> None:
+    """A few seconds of `python -m tests.fuzz.run loader`, so that it goes on working."""
+    reason = loader.why_not(tmp_path)
+    if reason:
+        pytest.skip(reason)
+    argv = [sys.executable, "-m", "tests.fuzz.run", "loader", "--seconds", "5", "--findings", str(tmp_path / "found")]
+    done = subprocess.run(argv, cwd=root, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = re.fullmatch(r"loader: ([\d,]+) cases by coverage, .*\n", done.stdout)
+    assert found
+    assert int(found[1].replace(",", "")) > 20  # the corpus, and more
 
 
 def test_a_picture_that_says_it_is_huge() -> None:

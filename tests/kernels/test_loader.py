@@ -8,7 +8,7 @@ import re
 import struct
 import subprocess
 from collections.abc import Callable
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,6 +18,7 @@ from klaus_runtime import pack
 from klaus_runtime.model import Add, Convolution, GlobalPool, Layer, Model, Provenance, Softmax
 from tests.kernels import nets
 from tests.kernels.conftest import Klaus, Said, emulated, runner
+from tests.kernels.library import FLAGS, LIBRARIES, library_sources
 from tests.kernels.packed_image import PackedImage
 from toolchains import commands, detect
 from toolchains.target import load_targets
@@ -418,24 +419,25 @@ def _fuzzer(root: Path, out: Path, target_name: str) -> list[str]:
     """loader_fuzz.c and the library's sources as one program, with the sanitizers that the compiler has."""
     target = load_targets()[target_name]
     toolchain = detect.toolchain_for(target)
-    sources = [
-        path
-        for path in sorted((root / "kernels").rglob("*.c"))
-        if path.parent.name not in ("program", "check")
-        and not path.stem.startswith("check_")
-        and commands.classify(PurePosixPath(path)).fits(toolchain)
+    sources = library_sources(root, toolchain)
+    flags = [*FLAGS, *commands.machine_flags(target, toolchain, None)]
+    trap = [
+        "-fsanitize=undefined,float-cast-overflow",
+        "-fno-sanitize-recover=all",
+        "-fsanitize-trap=undefined,float-cast-overflow",
     ]
-    flags = ["-std=c11", "-O1", "-g", "-D_GNU_SOURCE", "-ffp-contract=off", "-Ikernels/include", "-Ikernels"]
-    flags += commands.machine_flags(target, toolchain, None)
-    trap = ["-fsanitize=undefined", "-fno-sanitize-recover=all", "-fsanitize-trap=undefined"]
-    address = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-DKLAUS_ADDRESS_SANITIZER"]
+    address = [
+        "-fsanitize=address,undefined,float-cast-overflow",
+        "-fno-sanitize-recover=all",
+        "-DKLAUS_ADDRESS_SANITIZER",
+    ]
     program = out / "loader_fuzz"
     run = [str(program)] if target_name == "host" else emulated(program, target_name)
     cache = str(root / ".cache" / "zig")
     for sanitizers in (address, trap, []) if target_name == "host" else (trap,):
         argv = [*toolchain.compiler, *flags, *sanitizers, *map(str, sources), str(HERE / "loader_fuzz.c")]
         done = subprocess.run(
-            [*argv, "-o", str(program), "-lm", "-lpthread"],
+            [*argv, "-o", str(program), *LIBRARIES],
             cwd=root,
             capture_output=True,
             timeout=600,
@@ -481,6 +483,20 @@ def test_random_damage(fuzzer: list[str], models: Models, name: str, cases: int)
     assert counts["cases"] == cases
     assert cases // 20 < counts["opened"] < cases // 2  # neither all refused nor all harmless
     assert counts["ran"] > cases // 40
+
+
+@pytest.mark.parametrize("number", range(len(LATE)))
+def test_what_only_verify_sees_harms_no_precision(
+    fuzzer: list[str], models: Models, tmp_path: Path, number: int
+) -> None:
+    """Weights that are no numbers (found by libFuzzer: a cast of one to int8), with ranges, so that int8 runs too."""
+    image = PackedImage(models["every_op"].read_bytes())
+    LATE[number][0](image)
+    ranges(-1, 6)(image)
+    path = tmp_path / "damaged.klaus"
+    path.write_bytes(image.sign().data)
+    done = subprocess.run([*fuzzer, path], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "cases 1 opened 1 verified 0 ran 1\n"), done.stderr[-4000:]
 
 
 @pytest.mark.slow
