@@ -205,7 +205,7 @@ RANGES = [
     (ranges(0, 1, 3), "the activation range of layer 4 is not one"),
     (lambda i: i.add("RANGES", bytes(32)), "the activation ranges have 32 bytes instead of"),
 ]
-LATE = [  # what only `verify` sees
+LATE: list[tuple[Change, str]] = [  # what only `verify` sees
     (lambda i: i.put("BIAS", np.float32(np.nan).tobytes(), 0), "number 0 of its biases is not finite"),
     (lambda i: i.put("SCALE", np.float32(np.inf).tobytes(), 0), "number 0 of its scales is not finite"),
     (lambda i: i.put("WEIGHTS", np.array([0, np.nan], "<f4").tobytes(), 0), "number 1 of its weights is not finite"),
