@@ -44,6 +44,12 @@ static const int32_t fixed_shapes[][14] = {
     {21, 18, 10, 24, 5, 5, 2, 2, 1, 2, 2, 1, 2, 0},  /* ... stride 2, groups */
     {31, 26, 3, 13, 7, 7, 2, 2, 3, 3, 3, 3, 1, 0},   /* ... three channels */
     {30, 27, 6, 9, 7, 7, 2, 2, 0, 6, 5, 0, 1, 1},    /* ... hardly a picture under its padding */
+    {15, 14, 48, 28, 3, 3, 1, 1, 1, 1, 1, 1, 1, 0},  /* ... several blocks of tiles, a narrow last panel */
+    {17, 17, 23, 33, 3, 3, 1, 1, 0, 1, 1, 0, 1, 1},  /* ... odd channels on both sides */
+    {27, 29, 46, 40, 5, 5, 2, 2, 2, 1, 1, 2, 2, 0},  /* ... stride 2, odd channels in each group */
+    {12, 16, 32, 16, 3, 3, 1, 1, 1, 1, 1, 1, 2, 0},  /* ... whole tiles alone */
+    {45, 41, 3, 17, 7, 7, 2, 2, 3, 2, 1, 3, 1, 0},   /* ... three channels, stride 2 */
+    {9, 8, 116, 9, 3, 3, 1, 1, 1, 1, 1, 1, 1, 0},    /* ... sums as large as any */
 };
 #define FIXED_COUNT ((int32_t)(sizeof fixed_shapes / sizeof fixed_shapes[0]))
 
@@ -86,7 +92,9 @@ static void shape(int32_t index, klaus_random *random, klaus_shape *s) {
     s->activation = (uint32_t)(index % 3);
     s->has_scale = index % 2 == 0;
     /* float weights for most of the fixed shapes, every kind for those for transforms and the others */
-    klaus_check_set_weights(s, index < FIXED_COUNT - 6 ? 0 : index);
+    klaus_check_set_weights(s, index < FIXED_COUNT - 12 ? 0 : index);
+    if (index == FIXED_COUNT - 1) /* all weights the same, as large as int8 has them */
+        klaus_check_set_weights(s, 9);
 }
 
 static double tolerance(const klaus_shape *s) {
