@@ -342,7 +342,7 @@ def run_tests(_: Context, yes: bool = False) -> int:
     from toolchains import setup
 
     setup.require_developer_tools()
-    setup.require_system(ask=not yes)
+    setup.require_system(ask=not yes, tests=True)
     setup.require_extra("ios-emulator", "unicorn")
     return int(any([_static_checks(), _run("pytest", "-q")]))  # pytest last: its closing line is the last one
 

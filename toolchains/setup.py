@@ -39,6 +39,7 @@ class Need:
     commands: tuple[str, ...]  # any one of them will do
     packages: dict[Manager, str]
     platforms: tuple[str, ...] = ("linux",)
+    files: tuple[str, ...] = ()  # patterns; where it has no command, any one of these will do
 
 
 COMPILERS = (  # detect.py finds them in other versions too
@@ -90,6 +91,22 @@ EMULATORS = (
     ),
 )
 NEEDS = (*COMPILERS, *EMULATORS)
+TEST_NEEDS = (  # ./inv test alone; tests that miss them say so
+    Need(
+        "SIMDe",
+        "compiles NEON kernels for this computer, under sanitizers",
+        (),
+        {"apt": "libsimde-dev", "dnf": "simde-devel", "pacman": "simde", "zypper": "simde-devel"},
+        files=("/usr/include/simde/arm/neon.h",),
+    ),
+    Need(
+        "clang's sanitizers",
+        "find what reads or writes where it must not",
+        (),
+        {"apt": "libclang-rt-19-dev", "dnf": "compiler-rt", "pacman": "compiler-rt", "zypper": "clang19"},
+        files=("/usr/lib*/llvm-*/lib/clang/*/lib/linux/libclang_rt.asan-*.a", "/usr/lib*/clang/*/lib/*/*asan*.a"),
+    ),
+)
 INSTALL: dict[Manager, str] = {
     "apt": "apt-get install -y --no-install-recommends",
     "dnf": "dnf install -y",
@@ -116,9 +133,16 @@ def manager() -> Manager:
     return next((name for command, name in names if shutil.which(command)), "none")
 
 
-def missing(platform: str = sys.platform) -> list[Need]:
-    """Needs of this platform that no command on PATH meets."""
-    return [n for n in NEEDS if platform in n.platforms and not any(shutil.which(c) for c in n.commands)]
+def missing(platform: str = sys.platform, *, tests: bool = False) -> list[Need]:
+    """Needs of this platform that no command on PATH and no file meets; `tests`: those of ./inv test too."""
+    wanted = (*NEEDS, *TEST_NEEDS) if tests else NEEDS
+    return [n for n in wanted if platform in n.platforms and not _met(n)]
+
+
+def _met(need: Need) -> bool:
+    return any(shutil.which(command) for command in need.commands) or any(
+        any(Path("/").glob(pattern.removeprefix("/"))) for pattern in need.files
+    )
 
 
 def mending_command(needs: Sequence[Need], how: Manager) -> str:
@@ -209,7 +233,7 @@ def install_system(packages: Sequence[str], *, ask: bool) -> None:
 def package_lines(packages: Sequence[str]) -> Iterator[str]:
     """NAME, why it is needed."""
     for package in packages:
-        reasons = dict.fromkeys(n.why for n in NEEDS if n.packages.get("apt") == package)
+        reasons = dict.fromkeys(n.why for n in (*NEEDS, *TEST_NEEDS) if n.packages.get("apt") == package)
         yield f"{package}: {', '.join(reasons) or 'makes .venv'}"
 
 
@@ -230,12 +254,12 @@ def agreed(question: str, *, default: bool = True) -> bool:
     return default and bool(line) if not answer else answer in ("y", "yes")
 
 
-def require_system(*, with_venv: bool = False, ask: bool = True) -> None:
+def require_system(*, with_venv: bool = False, ask: bool = True, tests: bool = False) -> None:
     """Installs the system packages that are missing; SetupError with the one command where that cannot be done.
 
-    It asks first where someone can answer, unless `ask` is false.
+    It asks first where someone can answer, unless `ask` is false. `tests`: what ./inv test needs too.
     """
-    needs = missing()
+    needs = missing(tests=tests)
     how = manager()
     if how == "apt":
         packages = apt_packages(needs, with_venv=with_venv)
