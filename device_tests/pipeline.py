@@ -253,7 +253,9 @@ def _show(order: Order, suites: Sequence[str]) -> int:
     """--dry-run: the compiler's command lines, then those that would copy to each device and run there."""
     names = tuple(dict.fromkeys([*order.targets, *(spec.target for spec in order.devices)]))
     compile_targets(names, root=ROOT, out=BUILD, dry_run=True)
-    packed = [prepare.planned(source, order.scheme, CACHE) for source in order.models]
+    packed = [
+        prepare.planned(source, order.scheme, CACHE, calibrated=_calibrated(order, source)) for source in order.models
+    ]
     for spec in order.devices:
         device = make_device(spec)
         plan = planned(device, {PROGRAM: BUILD / spec.target / PROGRAM, **{path.name: path for path in packed}})

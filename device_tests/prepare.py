@@ -71,10 +71,10 @@ def prepare(source: str, scheme: str, cache: Path, say: Say, *, calibrated: bool
     return _prepared(folder)
 
 
-def planned(source: str, scheme: str, cache: Path) -> Path:
+def planned(source: str, scheme: str, cache: Path, *, calibrated: bool = False) -> Path:
     """Where the packed model is or will be, for --dry-run: nothing is made, and no content is checked."""
     chosen = scheme_for(source, scheme)
-    folder = cache / "prepared" / _key(source, chosen, calibrated=False)
+    folder = cache / "prepared" / _key(source, chosen, calibrated)
     found = next(folder.glob("*.klaus"), None)
     return found or folder / f"{Path(source).stem}-{chosen}.klaus"
 

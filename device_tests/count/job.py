@@ -29,7 +29,7 @@ from device_tests.devices.counting import Counts
 from device_tests.devices.qemu_user import make as make_qemu_user
 from device_tests.devices.spec import DeviceSpec, check_word
 from device_tests.errors import InventoryError
-from device_tests.plan import ModelPlan
+from device_tests.plan import PRECISIONS, ModelPlan
 from device_tests.program import Program
 from device_tests.results import new_folder, write_text
 from reports import journal
@@ -42,7 +42,6 @@ BUILD, CACHE, RESULTS, DOCUMENT = ROOT / "build", ROOT / ".cache", ROOT / "resul
 TARGET = "linux-aarch64"
 DEFAULT_ROWS = (("lite0", "float"), ("lite0", "klaus-4"), ("klaus-mobile", "klaus-mixed"))
 DEFAULT_CPUS = ("cortex-a53", "cortex-a76")
-PRECISIONS = ("fp32", "fp16", "int8")
 NO_HALVES = frozenset({"cortex-a53"})  # CPUs that do not compute in half precision
 
 

@@ -52,6 +52,15 @@ def test_a_model_is_prepared_once(tiny: Path, tmp_path: Path) -> None:
     assert (again, said, again.packed.stat().st_mtime_ns) == (first, [], stamp)
 
 
+def test_int8_is_prepared_apart_and_planned_where_it_will_be(tiny: Path, tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    plain = prepare.prepare(str(tiny), "q8", cache, lambda _: None)
+    ranged = prepare.prepare(str(tiny), "q8", cache, lambda _: None, calibrated=True)
+    assert (plain.calibrated, ranged.calibrated) == (False, True)
+    assert prepare.planned(str(tiny), "q8", cache) == plain.packed
+    assert prepare.planned(str(tiny), "q8", cache, calibrated=True) == ranged.packed
+
+
 @pytest.mark.parametrize("what", ["first", "middle", "last", "json", "truncated", "gone", "unreadable"])
 def test_a_damaged_cache_is_made_once_more(tiny: Path, tmp_path: Path, what: str) -> None:
     said: list[str] = []
