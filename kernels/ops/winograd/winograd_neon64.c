@@ -1,7 +1,8 @@
-/* Winograd's convolution for 32 vector registers: eight tiles times twelve channels, 24 sums; a step of depth takes
- * five loads, in pairs three, for 24 multiply-adds. */
+/* Winograd's convolution for 32 vector registers: eight tiles times twelve channels, 24 sums. Whole
+ * blocks have code of their own, the rest a body in C. */
 #include "ops/layouts.h"
 #include "ops/winograd/winograd_tile_neon.h"
+#include "ops/winograd/winograd_whole_neon64.h"
 
 static void multiply_1x4(const klaus_winograd_product *product) {
     klaus_winograd_multiply_body(product, 1, 1, 8);
@@ -63,10 +64,6 @@ static void multiply_7x8(const klaus_winograd_product *product) {
     klaus_winograd_multiply_body(product, 7, 2, 8);
 }
 
-static void multiply_8x8(const klaus_winograd_product *product) {
-    klaus_winograd_multiply_body(product, 8, 2, 8);
-}
-
 static void multiply_1x12(const klaus_winograd_product *product) {
     klaus_winograd_multiply_body(product, 1, 3, 8);
 }
@@ -95,18 +92,14 @@ static void multiply_7x12(const klaus_winograd_product *product) {
     klaus_winograd_multiply_body(product, 7, 3, 8);
 }
 
-static void multiply_8x12(const klaus_winograd_product *product) {
-    klaus_winograd_multiply_body(product, 8, 3, 8);
-}
-
 static void multiply(const klaus_winograd_product *product) {
     static void (*const all[3][8])(const klaus_winograd_product *) = {
         {multiply_1x4, multiply_2x4, multiply_3x4, multiply_4x4, multiply_5x4, multiply_6x4, multiply_7x4,
          multiply_8x4},
         {multiply_1x8, multiply_2x8, multiply_3x8, multiply_4x8, multiply_5x8, multiply_6x8, multiply_7x8,
-         multiply_8x8},
+         klaus_winograd_multiply_8x8},
         {multiply_1x12, multiply_2x12, multiply_3x12, multiply_4x12, multiply_5x12, multiply_6x12, multiply_7x12,
-         multiply_8x12},
+         klaus_winograd_multiply_8x12},
     };
     all[product->width / 4 - 1][product->tiles - 1](product);
 }

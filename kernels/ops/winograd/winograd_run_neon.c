@@ -113,9 +113,52 @@ __attribute__((noinline)) static void transform_tile_6(const source *from, int32
     UNROLLED for (int i = 0; i < 6; i++) transform_6(half + 6 * i, to + 6 * i, 1);
 }
 
+/* Where a block's samples of channel 0 and tile 0 go, in floats: [phase][position]; -1 where a position has no such
+ * phase. */
+typedef struct places {
+    int64_t of[4][MOST * MOST];
+} places;
+
+static places places_of(const klaus_winograd *w, int32_t lanes) {
+    places p;
+    int64_t at = 0;
+    for (int32_t i = 0; i < w->points; i++)
+        for (int32_t j = 0; j < w->points; j++) {
+            const int32_t across = klaus_winograd_phases(w, j);
+            for (int32_t down = 0; down < w->stride; down++)
+                for (int32_t right = 0; right < w->stride; right++) {
+                    const bool there = down < klaus_winograd_phases(w, i) && right < across;
+                    p.of[down * w->stride + right][i * w->points + j] =
+                        there ? at + (int64_t)(down * across + right) * w->channels * lanes : -1;
+                }
+            at += (int64_t)klaus_winograd_depth(w, i, j) * lanes;
+        }
+    return p;
+}
+
+/* Four tiles' values of `count` channels to their places. */
+__attribute__((always_inline)) static inline void turn(float32x4_t (*values)[MOST * MOST], const int64_t *place,
+                                                       float *to, int32_t lanes, const int count) {
+#pragma clang loop unroll(disable)
+    for (int position = 0; position < MOST * MOST; position++) {
+        if (place[position] < 0)
+            continue;
+        const float32x4x4_t tiles = {
+            {values[0][position], values[1][position], values[2][position], values[3][position]}};
+        float *cell = to + place[position];
+        vst4q_lane_f32(cell, tiles, 0);
+        if (count > 1)
+            vst4q_lane_f32(cell + lanes, tiles, 1);
+        if (count > 2)
+            vst4q_lane_f32(cell + 2 * lanes, tiles, 2);
+        if (count > 3)
+            vst4q_lane_f32(cell + 3 * lanes, tiles, 3);
+    }
+}
+
 /* One quad of channels of one block of tiles, all phases. `to` is the block's. */
-static void transform_quad(const klaus_call *call, const klaus_winograd *w, int32_t group, int32_t quad,
-                           int32_t first_tile, int32_t tiles, int32_t lanes, float *to) {
+static void transform_quad(const klaus_call *call, const klaus_winograd *w, const places *all, int32_t group,
+                           int32_t quad, int32_t first_tile, int32_t tiles, int32_t lanes, float *to) {
     const klaus_shape *s = call->shape;
     const float *input = call->input[0];
     source from = {.shape = s,
@@ -131,34 +174,23 @@ static void transform_quad(const klaus_call *call, const klaus_winograd *w, int3
                     const int32_t tile = first_tile + (four + t < tiles ? four + t : tiles - 1);
                     transform_tile_6(&from, tile, values[t]);
                 }
-                float *at = to + four;
-                for (int32_t i = 0; i < w->points; i++)
-                    for (int32_t j = 0; j < w->points; j++) {
-                        const int32_t position = i * w->points + j, across = klaus_winograd_phases(w, j);
-                        if (from.down < klaus_winograd_phases(w, i) && from.right < across) {
-                            const float32x4x2_t even = vtrnq_f32(values[0][position], values[1][position]);
-                            const float32x4x2_t odd = vtrnq_f32(values[2][position], values[3][position]);
-                            float *cell =
-                                at + ((int64_t)(from.down * across + from.right) * w->channels + 4 * quad) * lanes;
-                            vst1q_f32(cell, vcombine_f32(vget_low_f32(even.val[0]), vget_low_f32(odd.val[0])));
-                            if (from.count > 1)
-                                vst1q_f32(cell + lanes,
-                                          vcombine_f32(vget_low_f32(even.val[1]), vget_low_f32(odd.val[1])));
-                            if (from.count > 2)
-                                vst1q_f32(cell + 2 * lanes,
-                                          vcombine_f32(vget_high_f32(even.val[0]), vget_high_f32(odd.val[0])));
-                            if (from.count > 3)
-                                vst1q_f32(cell + 3 * lanes,
-                                          vcombine_f32(vget_high_f32(even.val[1]), vget_high_f32(odd.val[1])));
-                        }
-                        at += (int64_t)klaus_winograd_depth(w, i, j) * lanes;
-                    }
+                const int64_t *place = all->of[from.down * w->stride + from.right];
+                float *at = to + (int64_t)4 * quad * lanes + four;
+                if (from.count == 4)
+                    turn(values, place, at, lanes, 4);
+                else if (from.count == 3)
+                    turn(values, place, at, lanes, 3);
+                else if (from.count == 2)
+                    turn(values, place, at, lanes, 2);
+                else
+                    turn(values, place, at, lanes, 1);
             }
 }
 
 static void transform_inputs(const klaus_call *call, const klaus_winograd *w, const klaus_winograd_kernel *kernel,
                              int32_t part, int32_t parts) {
     const int32_t blocks = blocks_of(w, kernel), quads = (w->channels + 3) / 4;
+    const places all = places_of(w, kernel->tiles);
     int64_t begin, end;
     klaus_share((int64_t)call->shape->groups * blocks * quads, 1, part, parts, &begin, &end);
     for (int64_t item = begin; item < end; item++) {
@@ -166,7 +198,7 @@ static void transform_inputs(const klaus_call *call, const klaus_winograd *w, co
         const int64_t block = item / quads; /* of all groups */
         const int32_t first = (int32_t)(block % blocks) * kernel->tiles;
         const int32_t tiles = w->tiles - first < kernel->tiles ? w->tiles - first : kernel->tiles;
-        transform_quad(call, w, (int32_t)(block / blocks), quad, first, tiles, kernel->tiles,
+        transform_quad(call, w, &all, (int32_t)(block / blocks), quad, first, tiles, kernel->tiles,
                        (float *)call->scratch + block * w->depth * kernel->tiles);
     }
 }
@@ -294,11 +326,12 @@ __attribute__((always_inline)) static inline void finish_tile(const target *to, 
                                                               int32_t tile_number, int32_t channel, const int points,
                                                               const int tile) {
     const klaus_shape *s = to->shape;
-    float32x4_t half[MOST * MOST];
-    UNROLLED for (int j = 0; j < points; j++) {
+    float32x4_t half[MOST * MOST]; /* [position row][output column] */
+    const int64_t bytes = step * (int64_t)sizeof(float);
+    UNROLLED for (int i = 0; i < points; i++) {
         float32x4_t line[MOST];
-        UNROLLED for (int i = 0; i < points; i++) line[i] = vld1q_f32(sums + (i * points + j) * step);
-        back_6(line, 1, half + j, points, tile);
+        UNROLLED for (int j = 0; j < points; j++) line[j] = klaus_load_step(&sums, bytes);
+        back_6(line, 1, half + i * tile, 1, tile);
     }
     const int32_t top = tile_number / to->w->tile_cols * tile, left = tile_number % to->w->tile_cols * tile;
     const int32_t rows = s->out_rows - top < tile ? s->out_rows - top : tile;
@@ -308,17 +341,22 @@ __attribute__((always_inline)) static inline void finish_tile(const target *to, 
     const int64_t out_step = s->out_channels, line_step = out_step * s->out_cols;
     int64_t at = top * line_step + left * out_step + channel;
     const bool plain = rows == tile && cols == tile && count >= 4 && to->addend == NULL;
-    UNROLLED for (int i = 0; i < tile; i++, at += line_step) {
-        float32x4_t line[MOST];
-        back_6(half + i * points, 1, line, 1, tile);
-        UNROLLED for (int j = 0; j < tile; j++) {
-            const float32x4_t value = vfmaq_f32(bias, line[j], scale);
-            if (plain)
-                vst1q_f32(to->output + at + j * out_step, klaus_limit(value, to->limits));
-            else if (i < rows && j < cols)
-                store_some(to, value, at + j * out_step, count < 4 ? count : 4);
+    float32x4_t done[MOST * MOST]; /* [output column][output row] */
+    UNROLLED for (int j = 0; j < tile; j++) back_6(half + j, tile, done + j * tile, 1, tile);
+    if (plain) {
+        const klaus_limits limits = to->limits;
+        float *output = to->output + at;
+        UNROLLED for (int i = 0; i < tile; i++) {
+            UNROLLED for (int j = 0; j < tile; j++) {
+                const float32x4_t value = klaus_limit(vfmaq_f32(bias, done[j * tile + i], scale), limits);
+                klaus_store_step(&output, value, j + 1 < tile ? out_step : line_step - (tile - 1) * out_step);
+            }
         }
+        return;
     }
+    for (int i = 0; i < rows; i++, at += line_step)
+        for (int j = 0; j < cols; j++)
+            store_some(to, vfmaq_f32(bias, done[j * tile + i], scale), at + j * out_step, count < 4 ? count : 4);
 }
 
 __attribute__((noinline)) static void finish_6_4(const target *to, const float *sums, int64_t step, int32_t tile_number,
