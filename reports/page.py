@@ -278,6 +278,11 @@ def _agreement(group: Sequence[Record]) -> Facts:
         if values:
             lines.append((name, small(max(values)) if max(values) else "exact"))
     lines += [
+        ("drift", f"{small(r.value or 0)}, cosine {cosine:.4f}")
+        for r in _measured(group, "drift")
+        if isinstance(cosine := r.attributes.get("cosine"), float)
+    ]
+    lines += [
         ("top-5", f"{r.value} of {r.attributes.get('photos')} as host") for r in _measured(group, "top5_agreement")
     ]
     return tuple(lines)

@@ -95,6 +95,7 @@ METRICS: dict[str, Metric] = {
             "largest difference between fused and unfused plans, of what `relative_to` says",
             "lower",
         ),
+        Metric("drift", "of layer max", "of the last layer in fp16 or int8 from float32 on the host", "lower"),
         Metric("top5_agreement", "photos", "photos whose first five classes on the device are the host's", "higher"),
         # time and memory
         _time("open_ns", "mapping and validating the packed model in a new process"),

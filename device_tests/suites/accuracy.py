@@ -3,7 +3,7 @@
 An accuracy is claimed from CLAIM_FROM photos of the user's on; fewer, and the demonstration photos, are a
 demonstration: 'k of n as expected'. In fp32 every photo's first five classes must be the host's, where only neighbours
 closer than NEAR may swap. fp16 and int8 round on purpose: how many photos keep their first five classes is stated, not
-judged, as long as classes swap no farther than the bounds of agreement's last layer allow; farther is a failure.
+judged, as long as classes swap no farther than agreement's bound of drift allows; farther is a failure.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from device_tests.errors import InventoryError, ProgramError
 from device_tests.photos import Photo
 from device_tests.plan import Precision, Trial
 from device_tests.program_records import PictureRecord, Record, TopClass
-from device_tests.suites.agreement import LAYER_BOUNDS
+from device_tests.suites.agreement import DRIFT_BOUNDS
 from device_tests.suites.context import Context, Remote
 from klaus_runtime.accuracy import CLAIM_FROM, interval
 from klaus_runtime.evaluate import FastEngine
@@ -98,13 +98,13 @@ def class_numbers(model: Model, photos: Sequence[Photo]) -> dict[str, int]:
 def reach(probabilities: F32, precision: Precision) -> float:
     """How far apart, relatively, two of the host's probabilities may be whose classes a precision may swap.
 
-    Each of the two values before softmax may be off by agreement's bound of the largest of them, about their mean.
+    Each of the two values before softmax may have drifted by agreement's bound, of the largest about their mean.
     """
     if precision == "fp32":
         return NEAR
     logs = np.log(np.maximum(probabilities.astype(np.float64), 1e-30))
     largest = float(np.abs(logs - logs.mean()).max())
-    return 1 - math.exp(-2 * LAYER_BOUNDS[precision] * largest)
+    return 1 - math.exp(-2 * DRIFT_BOUNDS[precision] * largest)
 
 
 def same_top(top: Sequence[TopClass], probabilities: F32, near: float = NEAR) -> tuple[bool, float]:

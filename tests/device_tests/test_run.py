@@ -416,11 +416,15 @@ def test_the_real_program_in_every_precision(tmp_path: Path, arm_build: Build) -
     wrong = [record.message for record in result.records if record.status in (Status.FAIL, Status.ERROR, Status.MISS)]
     assert not wrong
     assert result.exit_code == 0
-    bounds = {"fp32": 1e-5, "fp16": 1e-2, "int8": 5e-2}
     for name, done in (("a76", ("fp32", "fp16", "int8")), ("a53", ("fp32", "int8"))):
-        for metric in ("layer_error", "fused_error"):
+        drift = {"fp16": 2e-2, "int8": 0.3}
+        for metric, bounds in (
+            ("layer_error", {"fp32": 1e-5, "fp16": 1e-2, "int8": 5e-2}),
+            ("fused_error", {"fp32": 1e-5, **drift}),
+            ("drift", drift),
+        ):
             found = {r.attributes["precision"]: r for r in of(result, name, metric)}
-            assert tuple(found) == done
+            assert tuple(found) == tuple(precision for precision in done if precision in bounds)
             for precision, record in found.items():
                 assert record.value is not None
                 assert record.value <= bounds[str(precision)] == record.attributes["bound"]

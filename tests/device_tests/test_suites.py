@@ -14,7 +14,7 @@ from device_tests.plan import Job
 from device_tests.program_records import TopClass
 from device_tests.results import new_folder, write_text
 from device_tests.suites.accuracy import NEAR, class_numbers, reach, same_top
-from device_tests.suites.agreement import difference, reference
+from device_tests.suites.agreement import difference, each_alone, reference
 from klaus_runtime.accuracy import interval
 from klaus_runtime.images import read_picture
 from klaus_runtime.reference import NumpyEngine
@@ -53,13 +53,27 @@ def test_how_far_a_precision_may_swap_classes() -> None:
     values = np.array([2.0, 1.0, 0.0, -1.0, -2.0])
     probabilities = (np.exp(values) / np.exp(values).sum()).astype(np.float32)
     assert reach(probabilities, "fp32") == NEAR
-    assert reach(probabilities, "fp16") == pytest.approx(1 - np.exp(-2 * 1e-2 * 2), rel=1e-4)
-    assert reach(probabilities, "int8") == pytest.approx(1 - np.exp(-2 * 5e-2 * 2), rel=1e-4)
-    near = reach(np.array([0.5, 0.27, 0.23], np.float32), "int8")
-    swapped = top((0, 0.5), (2, 0.26), (1, 0.24))
-    assert not same_top(swapped, np.array([0.5, 0.27, 0.23], np.float32))[0]
-    assert not same_top(swapped, np.array([0.5, 0.27, 0.23], np.float32), near / 2)[0]
-    assert same_top(swapped, np.array([0.5, 0.27, 0.26], np.float32), near)[0]
+    assert reach(probabilities, "fp16") == pytest.approx(1 - np.exp(-2 * 2e-2 * 2), rel=1e-4)
+    assert reach(probabilities, "int8") == pytest.approx(1 - np.exp(-2 * 0.3 * 2), rel=1e-4)
+    host = np.array([0.5, 0.3, 0.2], np.float32)
+    near = reach(host, "int8")
+    assert 0.2 < near < 0.4
+    assert same_top(top((0, 0.5), (2, 0.3), (1, 0.2)), host, 0.4)[0]
+    assert not same_top(top((0, 0.5), (2, 0.3), (1, 0.2)), host, 0.3)[0]
+
+
+def test_layers_alone_are_compared_on_what_they_were_given() -> None:
+    """A device that is off by a constant from its first layer on is wrong there and nowhere else."""
+    net = small_net()
+    tensor = np.random.default_rng(0).standard_normal(net.input_shape).astype(np.float32)
+    given: list[np.ndarray] = []
+    errors = []
+    for number, (right, scale) in enumerate(each_alone(net, tensor, given)):
+        given.append(right + np.float32(0.1 * scale if number == 0 else 0))
+        errors.append(difference(given[-1], right, scale))
+    assert errors == [pytest.approx(0.1, rel=1e-3), 0, 0]
+    whole = [difference(here, right, scale) for here, (right, scale) in zip(given, reference(net, tensor), strict=True)]
+    assert whole[2] > 0  # which is what drift is
 
 
 def test_difference_is_of_the_layers_largest_value() -> None:

@@ -88,6 +88,18 @@ def test_shell_blocks_run_as_they_stand(root: Path) -> None:
     assert len(list((root / "build" / "docs" / "layers").glob("layer-*.f32"))) == 12
 
 
+def test_c_excerpts_stand_in_their_files(root: Path) -> None:
+    """What a page shows of a source is in it, line by line: a page must not grow old unseen."""
+    found = 0
+    for page in pages(root):
+        for name, excerpt in re.findall(
+            r"^`([\w./]+)`:\n\n```c\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL
+        ):
+            assert excerpt in (root / name).read_text(), f"{page.name}: {name} has no longer:\n{excerpt}"
+            found += 1
+    assert found
+
+
 @pytest.fixture(scope="module")
 def packed(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small golden net as a packed model."""
