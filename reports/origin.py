@@ -110,8 +110,8 @@ def notes(records: Sequence[Record]) -> tuple[str, ...]:
         )
     if any(record.metric == "top5_agreement" and mode(record) not in ("", USUAL_MODE) for record in records):
         said.append(
-            "fp16 and int8: layers are compared on what the device gave them; drift and how many photos keep their first "
-            "five classes are figures, and fail only where they cannot be rounding any more (docs/devices.md)."
+            "fp16 and int8: layers are compared on what the device gave them; drift and how many photos keep their "
+            "first five classes are figures, and fail only where they cannot be rounding any more (docs/devices.md)."
         )
     if any(METRICS[record.metric].unit == "ns" and len(record.samples) > 1 for record in records):
         said.append(
