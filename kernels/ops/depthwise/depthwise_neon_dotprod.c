@@ -1,0 +1,402 @@
+/* int8 depthwise convolution by dot products, 3x3 and 5x5, stride 1 and 2, sixteen channels at a time; ops/int8.h says
+ * what it computes, to the bit.
+ *
+ * A dot product adds four taps of four channels, if four columns of a channel lie side by side. So rows of a block of
+ * sixteen channels are copied into scratch, first dense, with the input's zero for columns outside the picture, then as
+ * quads: columns 2q .. 2q + 3 of all sixteen channels for each q, by one instruction (ST4) out of four cells. A quad
+ * serves two outputs of stride 1: one's taps begin with its first column, the other's with its second, with weights of
+ * zero for the column that is left. 5x5 finds its fifth tap, or the last two, two quads further on. Weights are packed
+ * as these vectors: one kernel row of sixteen channels is 64 bytes each.
+ *
+ * Packed layout, KLAUS_LAYOUT_DEPTHWISE_I8_DOT: for each block
+ *     float step[16]; int32 sum of the weights[16]; int8 weight[kernel row][vector][channel][4], vectors in the order
+ *     first quad, output at its first, (stride 1) at its second column; 5x5: the same of the second quad */
+#include <string.h>
+
+#include "ops/conv/conv.h"
+#include "ops/int8_neon64.h"
+#include "ops/layouts.h"
+#include "ops/shape.h"
+
+#define BLOCK KLAUS_INT8_BLOCK
+#define UNROLLED KLAUS_INT8_UNROLLED
+#define QUAD (4 * BLOCK) /* bytes: four columns */
+/* Of a copied band of rows: fits the first cache beside what is written. */
+#define BAND_BYTES 49152
+/* Outputs that are computed together, beside one another. */
+#define COLUMNS 4
+
+typedef struct head {
+    int32_t start[BLOCK];
+    float multiplier[BLOCK], offset[BLOCK];
+} head;
+
+typedef struct geometry {
+    int32_t blocks, band_rows, bands; /* rows of the output */
+    int64_t quads, in_rows;           /* of a copied band */
+} geometry;
+
+static int32_t vectors_of(const klaus_shape *s) {
+    return (s->kernel_rows == 5 ? 2 : 1) * (s->stride_rows == 1 ? 2 : 1);
+}
+
+static geometry geometry_of(const klaus_shape *s) {
+    const int32_t kernel = s->kernel_rows, stride = s->stride_rows;
+    geometry g;
+    g.blocks = (s->in_channels + BLOCK - 1) / BLOCK;
+    g.quads = (stride == 1 ? (s->out_cols + 1) / 2 : s->out_cols) + (kernel == 5 ? 2 : 0);
+    const int64_t rows = (BAND_BYTES / (g.quads * QUAD) - kernel) / stride + 1;
+    g.band_rows = rows < 4 ? 4 : rows > s->out_rows ? s->out_rows : (int32_t)rows;
+    g.bands = (s->out_rows + g.band_rows - 1) / g.band_rows;
+    g.in_rows = (int64_t)(g.band_rows - 1) * stride + kernel;
+    return g;
+}
+
+static bool can(const klaus_shape *s) {
+    return klaus_conv_has_geometry(s) && klaus_shape_is(s, KLAUS_I8) && s->groups == s->in_channels &&
+           s->out_channels == s->in_channels && s->in_channels >= 8 && s->kernel_rows == s->kernel_cols &&
+           (s->kernel_rows == 3 || s->kernel_rows == 5) && s->stride_rows == s->stride_cols &&
+           (s->stride_rows == 1 || s->stride_rows == 2) && s->pad_top >= 0 && s->pad_left >= 0;
+}
+
+static size_t block_bytes(const klaus_shape *s) {
+    return BLOCK * (sizeof(float) + sizeof(int32_t)) + (size_t)(s->kernel_rows * vectors_of(s)) * QUAD;
+}
+
+static uint64_t packed_bytes(const klaus_shape *s) {
+    return ((uint64_t)s->in_channels + BLOCK - 1) / BLOCK * block_bytes(s);
+}
+
+static void pack(const klaus_shape *s, const klaus_weights *weights, void *packed) {
+    const int32_t kernel = s->kernel_rows, vectors = vectors_of(s), offsets = s->stride_rows == 1 ? 2 : 1;
+    memset(packed, 0, (size_t)packed_bytes(s));
+    for (int32_t channel = 0; channel < s->in_channels; channel++) {
+        uint8_t *block = (uint8_t *)packed + (size_t)(channel / BLOCK) * block_bytes(s);
+        const int32_t c = channel % BLOCK;
+        int8_t filter[25];
+        int32_t sum = 0;
+        const float step = klaus_int8_weight_step(s, weights, channel);
+        klaus_int8_weights_read(s, weights, channel, step, 0, (int64_t)kernel * kernel, filter);
+        for (int32_t tap = 0; tap < kernel * kernel; tap++) {
+            sum += filter[tap];
+            for (int32_t offset = 0; offset < offsets; offset++) { /* column of the output in its quad */
+                const int32_t column = tap % kernel + offset;
+                const int32_t vector = tap / kernel * vectors + column / 4 * offsets + offset;
+                block[8 * BLOCK + QUAD * vector + 4 * c + column % 4] = (uint8_t)filter[tap];
+            }
+        }
+        ((float *)(void *)block)[c] = step;
+        ((int32_t *)(void *)(block + 4 * BLOCK))[c] = sum;
+    }
+}
+
+/* Of a row, before its quads are made. */
+static uint64_t cells_bytes(const geometry *g) {
+    return (uint64_t)(2 * g->quads + 2) * BLOCK;
+}
+
+static uint64_t part_bytes(const geometry *g) {
+    const uint64_t bytes = sizeof(head) + cells_bytes(g) + (uint64_t)(g->in_rows * g->quads) * QUAD;
+    return (bytes + KLAUS_ALIGNMENT - 1) / KLAUS_ALIGNMENT * KLAUS_ALIGNMENT;
+}
+
+static uint64_t scratch_bytes(const klaus_shape *s, int32_t parts) {
+    const geometry g = geometry_of(s);
+    return (uint64_t)parts * part_bytes(&g);
+}
+
+/* ---- the copy ---- */
+
+static int8_t *fill(int8_t *to, int64_t cells, int8x16_t value) {
+    for (; cells > 0; cells--, to += BLOCK)
+        vst1q_s8(to, value);
+    return to;
+}
+
+/* One row's cells of a block, `before` and behind them cells of the zero. */
+static void gather_row(const int8_t *from, int64_t step, int32_t count, int64_t before, int64_t cells, int64_t all,
+                       int8x16_t zero, int8_t *to) {
+    to = fill(to, before, zero);
+    int64_t left = cells;
+    if (count >= BLOCK) {
+        for (; left >= 4; left -= 4, from += 4 * step, to += 4 * BLOCK) {
+            const int8x16_t a = vld1q_s8(from), b = vld1q_s8(from + step), c = vld1q_s8(from + 2 * step),
+                            d = vld1q_s8(from + 3 * step);
+            vst1q_s8(to, a);
+            vst1q_s8(to + BLOCK, b);
+            vst1q_s8(to + 2 * BLOCK, c);
+            vst1q_s8(to + 3 * BLOCK, d);
+        }
+        for (; left > 0; left--, from += step, to += BLOCK)
+            vst1q_s8(to, vld1q_s8(from));
+    }
+    for (; left > 0; left--, from += step, to += BLOCK)
+        vst1q_s8(to, klaus_int8_load_some(from, count));
+    fill(to, all - before - cells, zero);
+}
+
+/* Four cells to a quad, two cells on, ... */
+static int8_t *make_quads(const int8_t *cells, int64_t quads, int8_t *to) {
+    for (; quads >= 4; quads -= 4, cells += 8 * BLOCK, to += 4 * QUAD) {
+        UNROLLED for (int n = 0; n < 4; n++) vst4q_s8(to + QUAD * n, vld1q_s8_x4(cells + 2 * BLOCK * n));
+    }
+    for (; quads > 0; quads--, cells += 2 * BLOCK, to += QUAD)
+        vst4q_s8(to, vld1q_s8_x4(cells));
+    return to;
+}
+
+/* Rows of the input's block that begins with channel `first`, from row `top` on, which may lie outside. `cells`: room
+ * for those of a row. */
+static void copy_band(const klaus_call *call, const geometry *g, int64_t top, int64_t rows, int32_t first,
+                      int8_t *cells, int8_t *band) {
+    const klaus_shape *s = call->shape;
+    const int8x16_t zero = vdupq_n_s8((int8_t)s->in_quantization[0].zero);
+    const int64_t step = s->in_channels, all = 2 * g->quads + 2, before = s->pad_left < all ? s->pad_left : all;
+    const int64_t inside = all - before < s->in_cols ? all - before : s->in_cols;
+    for (int64_t y = top; y < top + rows; y++) {
+        if (y < 0 || y >= s->in_rows) {
+            band = fill(band, 4 * g->quads, zero);
+            continue;
+        }
+        gather_row((const int8_t *)call->input[0] + y * s->in_cols * step + first, step, s->in_channels - first, before,
+                   inside, all, zero, cells);
+        band = make_quads(cells, g->quads, band);
+    }
+}
+
+/* ---- the sums ---- */
+
+/* What a line of outputs needs. */
+typedef struct line {
+    const int8_t *input, *weights; /* the first quad; [kernel row][vector][QUAD] */
+    int64_t row_bytes;             /* of the copied band */
+    const head *head;
+    const klaus_int8_target *target;
+    int8_t *output;
+    const int8_t *addend; /* or NULL */
+    int64_t step;         /* of output and addend, from column to column */
+    int32_t count;        /* channels that exist */
+} line;
+
+/* The rare output: with an addend, or of fewer than sixteen channels. */
+__attribute__((noinline)) static void finish_rare(line *l, const int32x4_t *sums) {
+    float32x4_t values[4];
+    for (int q = 0; q < 4; q++)
+        values[q] = klaus_int8_value(sums[q], vld1q_f32(l->head->multiplier + 4 * q), l->head->offset + 4 * q);
+    if (l->addend != NULL) {
+        klaus_int8_add(l->target, klaus_int8_load_some(l->addend, l->count), values);
+        l->addend += l->step;
+    }
+    klaus_int8_store_some(l->output, klaus_int8_rounded(l->target, values, false), l->count);
+    l->output += l->step;
+}
+
+/* 64 bytes by one instruction; on by as much. In registers of their own, always the same: left to the compiler, four
+ * neighbours among 32 in use make it move the others about. */
+static inline void load_first(int8x16_t *to, const int8_t **from) {
+    register int8x16_t a __asm__("v0");
+    register int8x16_t b __asm__("v1");
+    register int8x16_t c __asm__("v2");
+    register int8x16_t d __asm__("v3");
+    __asm__ volatile("ld1 {%0.16b, %1.16b, %2.16b, %3.16b}, [%4], #64"
+                     : "=w"(a), "=w"(b), "=w"(c), "=w"(d), "+r"(*from)
+                     :
+                     : "memory");
+    to[0] = a, to[1] = b, to[2] = c, to[3] = d;
+}
+
+static inline void load_second(int8x16_t *to, const int8_t **from) {
+    register int8x16_t a __asm__("v4");
+    register int8x16_t b __asm__("v5");
+    register int8x16_t c __asm__("v6");
+    register int8x16_t d __asm__("v7");
+    __asm__ volatile("ld1 {%0.16b, %1.16b, %2.16b, %3.16b}, [%4], #64"
+                     : "=w"(a), "=w"(b), "=w"(c), "=w"(d), "+r"(*from)
+                     :
+                     : "memory");
+    to[0] = a, to[1] = b, to[2] = c, to[3] = d;
+}
+
+static inline void load_weights(int8x16_t *to, const int8_t **from) {
+    register int8x16_t a __asm__("v28");
+    register int8x16_t b __asm__("v29");
+    register int8x16_t c __asm__("v30");
+    register int8x16_t d __asm__("v31");
+    __asm__ volatile("ld1 {%0.16b, %1.16b, %2.16b, %3.16b}, [%4], #64"
+                     : "=w"(a), "=w"(b), "=w"(c), "=w"(d), "+r"(*from)
+                     :
+                     : "memory");
+    to[0] = a, to[1] = b, to[2] = c, to[3] = d;
+}
+
+/* Sixteen numbers, always anew: see klaus_int8_fresh(). */
+static inline void fresh_16(const void *from, float32x4_t *to) {
+    __asm__ volatile("ldp %q0, %q1, [%2]" : "=w"(to[0]), "=w"(to[1]) : "r"(from) : "memory");
+    __asm__ volatile("ldp %q0, %q1, [%2, #32]" : "=w"(to[2]), "=w"(to[3]) : "r"(from) : "memory");
+}
+
+/* Sums of one output, made here: put off, their operands would need more registers than there are. */
+__attribute__((always_inline)) static inline void dot_16(int32x4_t *sums, const int8x16_t *x, const int8x16_t *w) {
+    UNROLLED for (int q = 0; q < 4; q++) sums[q] = vdotq_s32(sums[q], x[q], w[q]);
+    __asm__ volatile("" : "+w"(sums[0]), "+w"(sums[1]), "+w"(sums[2]), "+w"(sums[3]) : : "memory");
+}
+
+/* `columns` outputs beside one another, of which `exist` exist. All but `l` and `exist` are constants where it is
+ * inlined; plain: sixteen channels, no addend, klaus_int8_target.plain. */
+__attribute__((always_inline)) static inline void outputs(line *l, int32_t exist, const int kernel, const int stride,
+                                                          const int columns, const bool plain) {
+    const int offsets = stride == 1 ? 2 : 1, quads = columns / offsets;
+    const head *h = l->head;
+    const int8_t *x = l->input, *w = l->weights;
+    int32x4_t sums[COLUMNS][4];
+    UNROLLED for (int o = 0; o < columns; o++) {
+        float32x4_t start[4];
+        fresh_16(h->start, start);
+        UNROLLED for (int q = 0; q < 4; q++) sums[o][q] = vreinterpretq_s32_f32(start[q]);
+    }
+    UNROLLED for (int u = 0; u < kernel; u++, x += l->row_bytes)
+        UNROLLED for (int far = 0; far < (kernel == 5 ? 2 : 1); far++) {
+        const int8_t *at = x + 2 * QUAD * far;
+        int8x16_t first[4], second[4], weights[4];
+        if (stride == 1) {
+            load_first(first, &at);
+            if (quads == 2)
+                load_second(second, &at);
+            UNROLLED for (int offset = 0; offset < 2; offset++) {
+                load_weights(weights, &w);
+                dot_16(sums[offset], first, weights);
+                if (quads == 2)
+                    dot_16(sums[2 + offset], second, weights);
+            }
+        } else {
+            load_weights(weights, &w);
+            UNROLLED for (int n = 0; n < quads; n++) {
+                load_first(first, &at);
+                dot_16(sums[n], first, weights);
+            }
+        }
+    }
+    l->input += QUAD * quads;
+    if (!plain) {
+        UNROLLED for (int o = 0; o < columns; o++) {
+            int32x4_t own[4]; /* a copy: of what a function is shown the compiler keeps no register */
+            UNROLLED for (int q = 0; q < 4; q++) own[q] = sums[o][q];
+            if (o < exist)
+                finish_rare(l, own);
+        }
+        return;
+    }
+    float32x4_t multiplier[4];
+    fresh_16(h->multiplier, multiplier);
+    UNROLLED for (int o = 0; o < columns; o++) {
+        float32x4_t values[4];
+        fresh_16(h->offset, values);
+        UNROLLED for (int q = 0; q < 4; q++) values[q] = vfmaq_f32(values[q], vcvtq_f32_s32(sums[o][q]), multiplier[q]);
+        const int8x16_t results = klaus_int8_rounded(l->target, values, true);
+        if (o == 0 || o < exist) {
+            vst1q_s8(l->output, results);
+            l->output += l->step;
+        }
+    }
+}
+
+/* `at`: a copy of which all is known, as a store of bytes might change *l for all the compiler knows. */
+__attribute__((always_inline)) static inline void whole_line(const line *l, int32_t cols, const int kernel,
+                                                             const int stride) {
+    line at = *l;
+    for (; cols >= COLUMNS; cols -= COLUMNS)
+        outputs(&at, COLUMNS, kernel, stride, COLUMNS, true);
+    if (cols == 3 && stride == 1) {
+        outputs(&at, 3, kernel, stride, COLUMNS, true);
+        return;
+    }
+    for (; cols > 0; cols -= 2 / stride)
+        outputs(&at, cols, kernel, stride, 2 / stride, true);
+}
+
+__attribute__((noinline)) static void line_3x3(const line *l, int32_t cols) {
+    whole_line(l, cols, 3, 1);
+}
+
+__attribute__((noinline)) static void line_3x3_stride_2(const line *l, int32_t cols) {
+    whole_line(l, cols, 3, 2);
+}
+
+__attribute__((noinline)) static void line_5x5(const line *l, int32_t cols) {
+    whole_line(l, cols, 5, 1);
+}
+
+__attribute__((noinline)) static void line_5x5_stride_2(const line *l, int32_t cols) {
+    whole_line(l, cols, 5, 2);
+}
+
+/* What is rare needs no haste: as few outputs at a time as there are in a quad. */
+__attribute__((noinline)) static void line_rare(line *l, int32_t cols, int32_t kernel, int32_t stride) {
+    for (; cols > 0; cols -= stride == 1 ? 2 : 1) {
+        if (kernel == 3 && stride == 1)
+            outputs(l, cols, 3, 1, 2, false);
+        else if (kernel == 3)
+            outputs(l, cols, 3, 2, 1, false);
+        else if (stride == 1)
+            outputs(l, cols, 5, 1, 2, false);
+        else
+            outputs(l, cols, 5, 2, 1, false);
+    }
+}
+
+static void run(const klaus_call *call, int32_t phase, int32_t part, int32_t parts) {
+    (void)phase;
+    static void (*const lines[2][2])(const line *, int32_t) = {{line_3x3, line_3x3_stride_2},
+                                                               {line_5x5, line_5x5_stride_2}};
+    const klaus_shape *s = call->shape;
+    const geometry g = geometry_of(s);
+    const klaus_int8_target target = klaus_int8_target_of(s);
+    head *heads = (head *)(void *)((uint8_t *)call->scratch + (size_t)part * (size_t)part_bytes(&g));
+    int8_t *cells = (int8_t *)(heads + 1), *band = cells + (size_t)cells_bytes(&g);
+    int64_t begin, end;
+    klaus_share((int64_t)g.blocks * g.bands, 1, part, parts, &begin, &end);
+    for (int64_t item = begin; item < end; item++) {
+        const int32_t first = (int32_t)(item / g.bands) * BLOCK, all = s->in_channels - first;
+        const int32_t count = all < BLOCK ? all : BLOCK;
+        const int64_t top = item % g.bands * g.band_rows;
+        const int64_t rows = s->out_rows - top < g.band_rows ? s->out_rows - top : g.band_rows;
+        const uint8_t *packed = (const uint8_t *)call->packed + (size_t)(first / BLOCK) * block_bytes(s);
+        const int32_t *weight_sums = (const int32_t *)(const void *)(packed + 4 * BLOCK);
+        for (int32_t c = 0; c < BLOCK; c++)
+            heads->start[c] = -s->in_quantization[0].zero * weight_sums[c];
+        klaus_int8_head(call, first, count, BLOCK, (const float *)(const void *)packed, heads->multiplier,
+                        heads->offset);
+        copy_band(call, &g, top * s->stride_rows - s->pad_top, (rows - 1) * s->stride_rows + s->kernel_rows, first,
+                  cells, band);
+        for (int64_t i = 0; i < rows; i++) {
+            const int64_t at = (top + i) * s->out_cols * s->out_channels + first;
+            line l = {.input = band + i * s->stride_rows * g.quads * QUAD,
+                      .weights = (const int8_t *)packed + 8 * BLOCK,
+                      .row_bytes = g.quads * QUAD,
+                      .head = heads,
+                      .target = &target,
+                      .output = (int8_t *)call->output + at,
+                      .addend = s->has_addend ? (const int8_t *)call->input[1] + at : NULL,
+                      .step = s->out_channels,
+                      .count = count};
+            if (target.plain && count == BLOCK && l.addend == NULL)
+                lines[s->kernel_rows == 5][s->stride_rows == 2](&l, s->out_cols);
+            else
+                line_rare(&l, s->out_cols, s->kernel_rows, s->stride_rows);
+        }
+    }
+}
+
+const klaus_variant klaus_depthwise_i8_neon_dotprod_4x16 = {
+    .name = "klaus_depthwise_i8_neon_dotprod_4x16",
+    .op = KLAUS_OP_CONV,
+    .isa = KLAUS_ISA_NEON_DOTPROD,
+    .core = KLAUS_CORE_ANY,
+    .layout = KLAUS_LAYOUT_DEPTHWISE_I8_DOT,
+    .phases = 1,
+    .can = can,
+    .packed_bytes = packed_bytes,
+    .pack = pack,
+    .scratch_bytes = scratch_bytes,
+    .run = run,
+};
