@@ -113,6 +113,7 @@ class MemoryRecord(Record):
     peak_resident_bytes: int
     resident_bytes: int
     session_bytes: int
+    anonymous_bytes: int = 0  # the most at a layer's end; only with --layer-memory, 0 where the system does not tell
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,7 +254,7 @@ def parse_record(line: bytes) -> Record:
 
 
 def _build(kind: type, data: object, where: str) -> object:
-    """A dataclass from a JSON object, every field checked against its annotation."""
+    """A dataclass from a JSON object, every field checked against its annotation; those with a default may lack."""
     if not isinstance(data, dict):
         raise ValueError(f"{where} is no object")  # noqa: TRY004
     values = {}

@@ -67,6 +67,8 @@ const klaus_variant *klaus_dispatch_choose(const klaus_shape *shape, const klaus
             return variant;
         if (options->isa != KLAUS_ISA_AUTO && variant->isa > options->isa)
             continue;
+        if (variant->lean != NULL && variant->lean(shape) && !options->lean)
+            continue;
         /* An unknown core is taken for an out-of-order one: the newer, the likelier. */
         const uint32_t core = cpu->core_class != KLAUS_CORE_ANY ? cpu->core_class : KLAUS_CORE_OUT_OF_ORDER;
         if (variant->core != KLAUS_CORE_ANY && variant->core != core)

@@ -8,6 +8,7 @@ typedef struct klaus_dispatch_options {
     klaus_isa isa;        /* highest instruction set to use; KLAUS_ISA_AUTO = all that the CPU has */
     const char *variant;  /* name of a variant to take wherever it can run, or NULL */
     const klaus_cpu *cpu; /* NULL = the CPU at hand */
+    bool lean;            /* memory counts more than instructions */
 } klaus_dispatch_options;
 
 /* All variants of this build, in the order of kernels.def. */

@@ -107,6 +107,7 @@ METRICS: dict[str, Metric] = {
         _time("preprocess_ns", "from RGB picture to tensor: resize, crop, mean"),
         Metric("peak_resident_bytes", "bytes", "largest memory that the program held", "lower"),
         Metric("resident_bytes", "bytes", "memory that the program held at the end", "lower"),
+        Metric("anonymous_bytes", "bytes", "the most that no file backed at the end of a layer", "lower"),
         Metric("session_bytes", "bytes", "activations, packed weights and scratch", "lower"),
         # counted by an emulator, which repeats to the instruction, or by the CPU
         Metric(

@@ -58,6 +58,7 @@ def test_passes(context: Context, remote: Remote, trial: Trial) -> None:
         ("session_bytes", bench.memory.session_bytes),
     ):
         context.emit(metric, trial=trial, value=value, attributes=conditions)
+    _emit_anonymous(context, trial, bench, "")
 
 
 def test_ten_patches(context: Context, remote: Remote, trial: Trial) -> None:
@@ -77,6 +78,13 @@ def test_ten_patches(context: Context, remote: Remote, trial: Trial) -> None:
         value=bench.memory.peak_resident_bytes,
         attributes=conditions,
     )
+    _emit_anonymous(context, trial, bench, "10-patch job")
+
+
+def _emit_anonymous(context: Context, trial: Trial, bench: Bench, subject: str) -> None:
+    if bench.memory.anonymous_bytes:
+        value = bench.memory.anonymous_bytes
+        context.emit("anonymous_bytes", trial=trial, subject=subject, value=value, attributes=_conditions(bench))
 
 
 def _bench(context: Context, remote: Remote, trial: Trial, repeats: Repeats, *, patches: int | None) -> Bench:
@@ -94,7 +102,7 @@ def _bench(context: Context, remote: Remote, trial: Trial, repeats: Repeats, *, 
         warmup=repeats.warmup,
         threads=THREADS,
         precision=trial.precision,
-        options=("--memory", trial.memory),
+        options=("--memory", trial.memory, "--layer-memory"),
         patches=patches,
         on_record=show,
         timeout_s=TIMEOUT_S,

@@ -179,11 +179,49 @@ static const char *check_parts(const klaus_variant *variant, const klaus_operand
     return wrong;
 }
 
+/* The output in place of input `index`: the same numbers as elsewhere. */
+static const char *check_in_place(const klaus_variant *variant, const klaus_operands *o, int32_t index,
+                                  klaus_place place, char *text, size_t text_bytes) {
+    const size_t bytes = o->input[index].size;
+    klaus_block packed = {0}, apart = {0}, shared = {0}, scratch = {0};
+    klaus_attempt a = {.variant = variant, .weights = &o->weights, .parts = 2};
+    const char *wrong = "no memory for the check";
+    if (klaus_block_make(&packed, (size_t)variant->packed_bytes(&o->shape), KLAUS_ALIGNMENT, place) &&
+        klaus_block_make(&apart, bytes, klaus_dtype_bytes(o->shape.out_dtype), place) &&
+        klaus_block_make(&shared, bytes, klaus_dtype_bytes(o->shape.out_dtype), place) &&
+        klaus_block_make(&scratch, (size_t)variant->scratch_bytes(&o->shape, a.parts), KLAUS_ALIGNMENT, place)) {
+        a.call = (klaus_call){.shape = &o->shape, .weights = &o->weights, .packed = packed.bytes};
+        a.call.scratch = scratch.bytes;
+        for (int32_t n = 0; n < KLAUS_MAX_INPUTS; n++)
+            a.call.input[n] = o->input[n].size > 0 ? o->input[n].bytes : NULL;
+        if (packed.size > 0)
+            variant->pack(&o->shape, &o->weights, packed.bytes);
+        memcpy(shared.bytes, o->input[index].bytes, bytes);
+        a.call.output = apart.bytes;
+        klaus_attempt_do(&a);
+        a.call.input[index] = a.call.output = shared.bytes;
+        const char *signal = klaus_guard_call(klaus_attempt_do, &a);
+        wrong = signal != NULL ? signal : memcmp(apart.bytes, shared.bytes, bytes) != 0 ? "gives another result" : NULL;
+        if (wrong != NULL) {
+            snprintf(text, text_bytes, "in place of input %d: %s", (int)index, wrong);
+            wrong = text;
+        }
+    }
+    klaus_block_free(&packed);
+    klaus_block_free(&apart);
+    klaus_block_free(&shared);
+    klaus_block_free(&scratch);
+    return wrong;
+}
+
 void klaus_trial(const klaus_variant *variant, const klaus_operands *o, const klaus_check_cases *cases,
                  klaus_place place, klaus_verdict *v) {
     char text[200];
     v->cases++;
     const char *wrong = check_parts(variant, o, cases, place, v, text, sizeof text);
+    for (int32_t n = 0; wrong == NULL && n < klaus_shape_inputs(&o->shape); n++)
+        if (klaus_shape_in_place(&o->shape, n) && klaus_shape_input_count(&o->shape, n) == (int64_t)o->out_count)
+            wrong = check_in_place(variant, o, n, place, text, sizeof text);
     if (wrong != NULL)
         fail(v, &o->shape, wrong);
 }

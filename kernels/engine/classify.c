@@ -160,6 +160,7 @@ klaus_status klaus_classify(klaus_session *session, const klaus_picture *picture
     } else {
         klaus_steps_run(session, session->whole, session->slices.bytes, session->logits.bytes, NULL, NULL);
     }
+    session->watching = false;
     if (status == KLAUS_OK) {
         status = klaus_finish_rows(session, session->logits.bytes, patches, error);
     }

@@ -135,6 +135,14 @@ const klaus_packed_data *klaus_model_packed(const klaus_model *model, int32_t la
     return NULL;
 }
 
+void klaus_model_leave(const klaus_model *model, int32_t layer) {
+    const klaus_layer_data *data = &model->data[layer];
+    if (model->owns_mapping && data->weights.values != NULL) { /* nobody else's memory is touched */
+        const size_t offset = (size_t)((const uint8_t *)data->weights.values - model->mapping.bytes);
+        klaus_os_drop(&model->mapping, offset, (size_t)data->weight_bytes);
+    }
+}
+
 static klaus_status read_packed(klaus_model *model, klaus_error *error) {
     for (int32_t i = 0; i < model->section_count; i++) {
         model->packed_count += model->sections[i].kind == KLAUS_SECTION_PACKED;

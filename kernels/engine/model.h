@@ -76,4 +76,7 @@ size_t klaus_weight_row_bytes(uint32_t dtype, int64_t count);
 /* The packed section of `layer` in `layout`, or NULL. */
 const klaus_packed_data *klaus_model_packed(const klaus_model *model, int32_t layer, uint32_t layout);
 
+/* Gives back the memory that a layer's weights occupy in the mapped file; they are read again where they are needed. */
+void klaus_model_leave(const klaus_model *model, int32_t layer);
+
 #endif

@@ -6,55 +6,9 @@
 #include <string.h>
 
 #include "engine/fail.h"
+#include "engine/packed.h"
 #include "engine/session.h"
 #include "ops/shape.h"
-
-/* ---- packed weights ---- */
-
-/* The weights of the step's layer in its variant's layout, if an earlier plan needed them; else NULL. */
-static const void *held_weights(const klaus_session *session, const klaus_step *step) {
-    for (klaus_packed_weights *held = session->packed[step->first]; held != NULL; held = held->next) {
-        if (held->layout == step->variant->layout && held->size == step->packed_bytes) {
-            return held->bytes;
-        }
-    }
-    return NULL;
-}
-
-static klaus_status find_packed(klaus_session *session, klaus_step *step, klaus_error *error) {
-    const klaus_model *model = session->model;
-    const int32_t layer = step->first;
-    const uint32_t layout = step->variant->layout;
-    if (step->packed_bytes == 0) {
-        return KLAUS_OK;
-    }
-    step->packed = held_weights(session, step);
-    if (step->packed != NULL) {
-        return KLAUS_OK;
-    }
-    klaus_packed_weights *made = calloc(1, sizeof(*made));
-    if (made == NULL) {
-        return klaus_fail(error, KLAUS_E_MEMORY, "no memory for the weights of layer %d", layer);
-    }
-    made->layout = layout;
-    made->size = step->packed_bytes;
-    const klaus_packed_data *section = klaus_model_packed(model, layer, layout);
-    if (section != NULL && section->size == step->packed_bytes) {
-        made->bytes = section->bytes;
-    } else {
-        const klaus_status status = klaus_buffer_need(&made->memory, step->packed_bytes, error);
-        if (status != KLAUS_OK) {
-            free(made);
-            return status;
-        }
-        step->variant->pack(&step->shape, &model->data[layer].weights, made->memory.bytes);
-        made->bytes = made->memory.bytes;
-    }
-    made->next = session->packed[layer];
-    session->packed[layer] = made;
-    step->packed = made->bytes;
-    return KLAUS_OK;
-}
 
 /* ---- steps ---- */
 
@@ -354,6 +308,19 @@ static klaus_status make_steps(planner *plan, klaus_error *error) {
 
 /* ---- memory ---- */
 
+/* The step whose output step `number` may overwrite with its own, as nothing reads it later; else KLAUS_PLAN_NONE. */
+static int32_t in_place_of(const klaus_steps *steps, const klaus_lifetime *lives, int32_t number) {
+    const klaus_step *step = &steps->steps[number];
+    for (int32_t i = 0; i < step->input_count; i++) {
+        const int32_t from = step->inputs[i];
+        if (from != KLAUS_PLAN_INPUT && klaus_shape_in_place(&step->shape, i) && lives[from].last_read == number &&
+            steps->steps[from].output_bytes == step->output_bytes) {
+            return from;
+        }
+    }
+    return KLAUS_PLAN_NONE;
+}
+
 static klaus_status plan_memory(planner *plan, klaus_error *error) {
     klaus_steps *steps = plan->steps;
     const size_t count = (size_t)steps->step_count;
@@ -373,9 +340,27 @@ static klaus_status plan_memory(planner *plan, klaus_error *error) {
         }
     }
     lives[steps->step_count - 1].bytes = 0; /* it is the caller's memory */
+    for (int32_t s = 0; s < steps->step_count - 1; s++) {
+        steps->steps[s].in_place = in_place_of(steps, lives, s);
+        if (steps->steps[s].in_place != KLAUS_PLAN_NONE) {
+            int32_t root = steps->steps[s].in_place;
+            while (steps->steps[root].in_place != KLAUS_PLAN_NONE) {
+                root = steps->steps[root].in_place;
+            }
+            lives[root].last_read = lives[s].last_read;
+            lives[s].bytes = 0;
+        }
+    }
+    steps->steps[steps->step_count - 1].in_place = KLAUS_PLAN_NONE;
     const uint64_t arena = klaus_memory_place(lives, steps->step_count, placed);
     for (int32_t i = 0; i < steps->step_count; i++) {
         steps->steps[lives[i].step].output_offset = lives[i].offset;
+    }
+    for (int32_t s = 0; s < steps->step_count; s++) {
+        const int32_t before = steps->steps[s].in_place;
+        if (before != KLAUS_PLAN_NONE) {
+            steps->steps[s].output_offset = steps->steps[before].output_offset;
+        }
     }
     free(lives);
     free((void *)placed);
@@ -383,13 +368,7 @@ static klaus_status plan_memory(planner *plan, klaus_error *error) {
     for (int32_t s = 0; s < steps->step_count; s++) {
         const klaus_step *step = &steps->steps[s];
         steps->scratch_bytes = step->scratch_bytes > steps->scratch_bytes ? step->scratch_bytes : steps->scratch_bytes;
-        if (step->packed_bytes == 0) {
-            continue; /* a cast of the plan's input belongs to no layer */
-        }
-        const klaus_packed_data *section = klaus_model_packed(plan->model, step->first, step->variant->layout);
-        if (held_weights(plan->session, step) == NULL && (section == NULL || section->size != step->packed_bytes)) {
-            total += step->packed_bytes;
-        }
+        total += klaus_packed_missing(plan->session, step);
     }
     klaus_status status = klaus_memory_available(total + steps->scratch_bytes, error);
     if (status == KLAUS_OK) {
@@ -405,7 +384,7 @@ static klaus_status pack_all(planner *plan, klaus_error *error) {
     klaus_steps *steps = plan->steps;
     for (int32_t s = 0; s < steps->step_count; s++) {
         klaus_step *step = &steps->steps[s];
-        const klaus_status status = find_packed(plan->session, step, error);
+        const klaus_status status = klaus_packed_find(plan->session, step, error);
         if (status != KLAUS_OK) {
             return status;
         }
@@ -493,7 +472,7 @@ klaus_status klaus_plan(const klaus_session *session, klaus_text_sink sink, void
                  "\"dtypes\":[\"%s\",\"%s\"],\"layout\":%" PRIu32
                  ",\"rows\":%d,\"cols\":%d,\"channels\":%d,\"packed_bytes\":%" PRIu64
                  ",\"packed_in_file\":%s,\"scratch_bytes\":%" PRIu64 ",\"output_bytes\":%" PRIu64
-                 ",\"output_offset\":%" PRIu64 "}",
+                 ",\"output_offset\":%" PRIu64 ",\"in_place\":%s}",
                  s, layers, klaus_op_name(step->shape.op), step->variant->name, klaus_isa_name(step->variant->isa),
                  dtype_words[dtype_index(step->shape.in_dtype)], dtype_words[dtype_index(step->shape.out_dtype)],
                  step->variant->layout, step->shape.out_rows, step->shape.out_cols, step->shape.out_channels,
@@ -502,7 +481,8 @@ klaus_status klaus_plan(const klaus_session *session, klaus_text_sink sink, void
                          (const uint8_t *)step->packed < session->model->mapping.bytes + session->model->mapping.size
                      ? "true"
                      : "false",
-                 step->scratch_bytes, step->output_bytes, step->output_offset);
+                 step->scratch_bytes, step->output_bytes, step->output_offset,
+                 step->in_place != KLAUS_PLAN_NONE ? "true" : "false");
         sink(user, line);
     }
     return KLAUS_OK;

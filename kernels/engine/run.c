@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "engine/fail.h"
+#include "engine/packed.h"
 #include "engine/session.h"
 #include "ops/elements.h"
 #include "ops/shape.h"
@@ -83,6 +84,10 @@ bool klaus_steps_run(klaus_session *session, const klaus_steps *steps, const flo
         if (session->layer_instructions != NULL) {
             session->layer_instructions[layer] += executed(session) - before;
         }
+        if (session->watching) {
+            const uint64_t bytes = klaus_os_anonymous_bytes();
+            session->anonymous_bytes = bytes > session->anonymous_bytes ? bytes : session->anonymous_bytes;
+        }
         if (session->options.mark && (!cast || last)) {
             klaus_os_mark(MARK_LAYER + layer);
         }
@@ -137,7 +142,8 @@ void klaus_default_options(klaus_options *options) {
                                .memory = KLAUS_MEMORY_DEFAULT,
                                .fused = 1,
                                .variant = NULL,
-                               .mark = 0};
+                               .mark = 0,
+                               .watch = 0};
 }
 
 static klaus_status check_options(const klaus_model *model, const klaus_options *options, klaus_error *error) {
@@ -169,8 +175,8 @@ static klaus_status check_options(const klaus_model *model, const klaus_options 
             "measures them, or use fp32",
             model->name);
     }
-    if (options->memory != KLAUS_MEMORY_DEFAULT) {
-        return klaus_fail(error, KLAUS_E_INPUT, "memory mode lean is not available in this build; use default");
+    if (options->memory < KLAUS_MEMORY_DEFAULT || options->memory > KLAUS_MEMORY_LEAN) {
+        return klaus_fail(error, KLAUS_E_INPUT, "there is no memory mode number %d", (int)options->memory);
     }
     if (options->variant != NULL && klaus_dispatch_find(options->variant) == NULL) {
         return klaus_fail(error, KLAUS_E_INPUT, "no kernel variant is called %.80s; `klaus-run check --list` names all",
@@ -192,11 +198,13 @@ klaus_status klaus_session_open(const klaus_model *model, const klaus_options *o
     }
     opened->model = model;
     opened->options = *options;
+    opened->watching = options->watch != 0;
     opened->options.variant = NULL;
     if (options->variant != NULL) { /* the table's own copy of the name outlives the caller's */
         opened->options.variant = klaus_dispatch_find(options->variant)->name;
     }
-    opened->dispatch = (klaus_dispatch_options){options->isa, opened->options.variant, NULL};
+    opened->dispatch =
+        (klaus_dispatch_options){options->isa, opened->options.variant, NULL, options->memory == KLAUS_MEMORY_LEAN};
     opened->packed = calloc((size_t)model->layer_count, sizeof(*opened->packed));
     opened->layer_ns = calloc((size_t)model->layer_count, sizeof(*opened->layer_ns));
     if (opened->packed == NULL || opened->layer_ns == NULL) {
@@ -227,15 +235,7 @@ void klaus_session_close(klaus_session *session) {
         return;
     }
     klaus_pool_close(session->pool);
-    for (int32_t layer = 0; session->packed != NULL && layer < session->model->layer_count; layer++) {
-        for (klaus_packed_weights *held = session->packed[layer]; held != NULL;) {
-            klaus_packed_weights *next = held->next;
-            klaus_buffer_free(&held->memory);
-            free(held);
-            held = next;
-        }
-    }
-    free(session->packed);
+    klaus_packed_free(session);
     free(session->layer_ns);
     klaus_steps_free(session->whole);
     klaus_steps_free(session->patch);
@@ -262,6 +262,7 @@ klaus_status klaus_run(klaus_session *session, const float *input, float *logits
     float *values = session->logits.bytes;
     forget_times(session);
     klaus_steps_run(session, session->whole, input, values, NULL, NULL);
+    session->watching = false;
     if (logits != NULL) {
         memcpy(logits, values, bytes);
     }
@@ -312,12 +313,11 @@ uint64_t klaus_session_bytes(const klaus_session *session) {
     for (size_t i = 0; i < sizeof(buffers) / sizeof(buffers[0]); i++) {
         total += buffers[i]->size;
     }
-    for (int32_t layer = 0; layer < session->model->layer_count; layer++) {
-        for (const klaus_packed_weights *held = session->packed[layer]; held != NULL; held = held->next) {
-            total += held->memory.size;
-        }
-    }
-    return total;
+    return total + klaus_packed_bytes(session);
+}
+
+uint64_t klaus_anonymous_bytes(const klaus_session *session) {
+    return session->anonymous_bytes;
 }
 
 int32_t klaus_top(const float *probabilities, int32_t count, klaus_class *classes, int32_t k) {

@@ -10,16 +10,16 @@
 #define KLAUS_PATCHES 10
 #define KLAUS_SCAN_PLANS 4 /* sizes of pictures for which a plan is kept */
 
-/* A layer's weights as one layout has them. */
+/* A layer's weights as one layout has them, packed by this session. */
 typedef struct klaus_packed_weights {
     struct klaus_packed_weights *next;
     uint32_t layout;
-    const void *bytes; /* in `memory`, or inside the packed model */
     uint64_t size;
     klaus_buffer memory;
 } klaus_packed_weights;
 
 #define KLAUS_PLAN_INPUT (-1) /* in place of a step: what the caller gives */
+#define KLAUS_PLAN_NONE (-2)  /* no step */
 
 /* One call of one kernel. */
 typedef struct klaus_step {
@@ -33,6 +33,7 @@ typedef struct klaus_step {
     const void *packed;
     uint64_t packed_bytes, scratch_bytes;
     uint64_t output_offset, output_bytes; /* in the arena; the last step's output is the caller's */
+    int32_t in_place;                     /* the step in whose output this one's stands, or KLAUS_PLAN_NONE */
 } klaus_step;
 
 /* Layers first .. stop - 1 for an input of one size. */
@@ -57,6 +58,8 @@ struct klaus_session {
     klaus_pool *pool;
     klaus_packed_weights **packed; /* [layer_count], lists */
     uint64_t *layer_ns;            /* [layer_count], of the last run */
+    bool watching;                 /* during the first run, where the options ask for it */
+    uint64_t anonymous_bytes;      /* the most that it saw */
     klaus_steps *whole;            /* all layers, nominal input */
     klaus_steps *scan[KLAUS_SCAN_PLANS], *patch, *tail;
     int32_t next_scan;

@@ -54,6 +54,11 @@ static inline uint8x16_t klaus_table16(uint8x16_t table, uint8x16_t indices) {
     return vqtbl1q_u8(table, indices);
 }
 
+/* Settles two sums: what comes before is not mixed with what comes behind, for which there are no registers. */
+static inline void klaus_settle(float32x4_t *first, float32x4_t *second) {
+    __asm__ volatile("" : "+w"(*first), "+w"(*second) : : "memory");
+}
+
 #else
 
 static inline void klaus_load_3(float32x4_t *to, const float **from) {
@@ -84,6 +89,10 @@ static inline float32x4_t klaus_fma_lane3(float32x4_t sum, float32x4_t vector, f
 }
 static inline float32x4_t klaus_widen_high(uint8x16_t halves) {
     return vcvt_f32_f16(vreinterpret_f16_u8(vget_high_u8(halves)));
+}
+static inline void klaus_settle(float32x4_t *first, float32x4_t *second) {
+    (void)first;
+    (void)second;
 }
 static inline uint8x16_t klaus_table16(uint8x16_t table, uint8x16_t indices) {
     const uint8x8x2_t halves = {{vget_low_u8(table), vget_high_u8(table)}};

@@ -73,6 +73,8 @@ typedef struct klaus_variant {
     bool spreads; /* errors are a fraction of the largest sum of the layer, not of each; a NaN reaches its neighbours */
     int32_t phases; /* run() is called for phase 0 .. phases-1, all parts of one before the next */
     bool (*can)(const klaus_shape *shape);
+    /* True where it trades instructions for memory, so that only sessions in lean memory take it; NULL: nowhere. */
+    bool (*lean)(const klaus_shape *shape);
     /* Sizes are 64 bits wide everywhere: a small model can ask for more than 32-bit memory has, and the plan refuses
      * that before anything is allocated or run. */
     uint64_t (*packed_bytes)(const klaus_shape *shape);

@@ -60,15 +60,6 @@ static inline void klaus_share(int64_t total, int64_t granule, int32_t part, int
         *end = total;
 }
 
-/* For variants that need neither packed weights nor scratch. */
-uint64_t klaus_no_packed_bytes(const klaus_shape *shape);
-uint64_t klaus_no_scratch_bytes(const klaus_shape *shape, int32_t parts);
-
-/* Whether all activations of the call are float32 (0, unset, counts as float32). */
-bool klaus_shape_is_f32(const klaus_shape *shape);
-/* Whether all of them are of `dtype`. */
-bool klaus_shape_is(const klaus_shape *shape, uint32_t dtype);
-
 /* Bytes of one activation. */
 static inline size_t klaus_dtype_bytes(uint32_t dtype) {
     return dtype == KLAUS_I8 ? 1 : dtype == KLAUS_F16 ? 2 : 4;
@@ -78,6 +69,24 @@ static inline size_t klaus_dtype_bytes(uint32_t dtype) {
 static inline uint32_t klaus_shape_input_dtype(const klaus_shape *shape, int32_t index) {
     return shape->op == KLAUS_OP_CONV && index == 1 ? shape->out_dtype : shape->in_dtype;
 }
+
+/* Whether a kernel's output may stand where its input `index` stands: every variant of these ops must allow it, and the
+ * checker tries it. */
+static inline bool klaus_shape_in_place(const klaus_shape *shape, int32_t index) {
+    if (klaus_shape_input_dtype(shape, index) != shape->out_dtype)
+        return false;
+    return shape->op == KLAUS_OP_ADD || shape->op == KLAUS_OP_LRN || shape->op == KLAUS_OP_ACTIVATION ||
+           shape->op == KLAUS_OP_SOFTMAX || (shape->op == KLAUS_OP_CONV && index == 1);
+}
+
+/* For variants that need neither packed weights nor scratch. */
+uint64_t klaus_no_packed_bytes(const klaus_shape *shape);
+uint64_t klaus_no_scratch_bytes(const klaus_shape *shape, int32_t parts);
+
+/* Whether all activations of the call are float32 (0, unset, counts as float32). */
+bool klaus_shape_is_f32(const klaus_shape *shape);
+/* Whether all of them are of `dtype`. */
+bool klaus_shape_is(const klaus_shape *shape, uint32_t dtype);
 
 /* Whether weight_dtype is one of float32, float16, or indices with a codebook of either. */
 bool klaus_shape_has_known_weights(const klaus_shape *shape);

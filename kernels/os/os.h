@@ -28,7 +28,12 @@ uint64_t klaus_os_now_ns(void);
 klaus_status klaus_os_map(const char *path, klaus_mapping *mapping, klaus_error *error);
 void klaus_os_unmap(klaus_mapping *mapping);
 
+/* Gives back the memory of a part of a mapping: what is read there later comes from the file again. */
+void klaus_os_drop(const klaus_mapping *mapping, size_t offset, size_t bytes);
+
 void klaus_os_memory(klaus_memory_figures *figures);
+/* Memory of this process now that no file backs; 0 where the system does not tell. Walks all pages: not cheap. */
+uint64_t klaus_os_anonymous_bytes(void);
 int32_t klaus_os_cpu_count(void);
 size_t klaus_os_page_bytes(void);
 

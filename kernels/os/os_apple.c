@@ -50,6 +50,15 @@ const char *klaus_os_counters_name(void) {
     return "proc_pid_rusage";
 }
 
+uint64_t klaus_os_anonymous_bytes(void) {
+    task_vm_info_data_t task;
+    mach_msg_type_number_t count = TASK_VM_INFO_COUNT;
+    if (task_info(mach_task_self(), TASK_VM_INFO, (task_info_t)&task, &count) != KERN_SUCCESS) {
+        return 0;
+    }
+    return task.internal;
+}
+
 const char *klaus_os_target(void) {
 #if defined(__ENVIRONMENT_IPHONE_OS_VERSION_MIN_REQUIRED__)
     return "ios";

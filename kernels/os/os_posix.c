@@ -58,6 +58,11 @@ void klaus_os_unmap(klaus_mapping *mapping) {
     mapping->size = 0;
 }
 
+void klaus_os_drop(const klaus_mapping *mapping, size_t offset, size_t bytes) {
+    const size_t page = klaus_os_page_bytes(), begin = offset / page * page;
+    madvise((void *)((uintptr_t)mapping->bytes + begin), offset + bytes - begin, MADV_DONTNEED); /* a hint: may fail */
+}
+
 int32_t klaus_os_cpu_count(void) {
     const long count = sysconf(_SC_NPROCESSORS_ONLN);
     return count < 1 ? 1 : (int32_t)count;

@@ -214,6 +214,9 @@ static void sink_results(const bench *job) {
     sink_uint("peak_resident_bytes", memory.peak_resident_bytes);
     sink_uint("resident_bytes", memory.resident_bytes);
     sink_uint("session_bytes", klaus_session_bytes(job->net.session));
+    if (job->session.watch) {
+        sink_uint("anonymous_bytes", klaus_anonymous_bytes(job->net.session));
+    }
     sink_end();
     sink_begin("bench");
     sink_text("model", job->net.net.name);
@@ -255,7 +258,7 @@ static klaus_status run_bench(bench *job, klaus_error *error) {
 klaus_status command_bench(int argc, char **argv, klaus_error *error) {
     bench job = {
         .session = SESSION_ARGUMENTS_DEFAULT, .runs = 10, .warmup = 1, .patches = 1, .random = 1, .counted = true};
-    argument table[SESSION_ARGUMENT_COUNT + 7] = {
+    argument table[SESSION_ARGUMENT_COUNT + 8] = {
         {"--input", ARGUMENT_TEXT, &job.input_path, 0, 0, NULL, false},
         {"--logits", ARGUMENT_TEXT, &job.logits_path, 0, 0, NULL, false},
         {"--runs", ARGUMENT_NUMBER, &job.runs, 1, 1000000, NULL, false},
@@ -263,10 +266,11 @@ klaus_status command_bench(int argc, char **argv, klaus_error *error) {
         {"--patches", ARGUMENT_NUMBER, &job.patches, 1, 10, NULL, false},
         {"--profile", ARGUMENT_FLAG, &job.profile, 0, 0, NULL, false},
         {"--mark", ARGUMENT_FLAG, &job.session.mark, 0, 0, NULL, false},
+        {"--layer-memory", ARGUMENT_FLAG, &job.session.watch, 0, 0, NULL, false},
     };
-    session_arguments_describe(&job.session, true, table + 7);
+    session_arguments_describe(&job.session, true, table + 8);
     operands rest;
-    klaus_status status = arguments_read(table, SESSION_ARGUMENT_COUNT + 7, argc, argv, &rest, error);
+    klaus_status status = arguments_read(table, SESSION_ARGUMENT_COUNT + 8, argc, argv, &rest, error);
     if (status == KLAUS_OK) {
         status = no_operands(&rest, error);
     }

@@ -41,6 +41,7 @@ klaus_status open_session(const session_arguments *arguments, opened *result, kl
     options.fused = !arguments->unfused;
     options.variant = arguments->variant;
     options.mark = arguments->mark;
+    options.watch = arguments->watch;
     const uint64_t started = klaus_os_now_ns();
     klaus_status status = klaus_open(arguments->model, &result->model, error);
     const uint64_t mapped = klaus_os_now_ns();

@@ -27,10 +27,10 @@ typedef struct session_arguments {
     int64_t threads;
     int32_t isa, precision, memory;
     const char *variant;
-    bool unfused, mark;
+    bool unfused, mark, watch;
 } session_arguments;
 
-#define SESSION_ARGUMENTS_DEFAULT {NULL, 1, KLAUS_ISA_AUTO, KLAUS_FP32, KLAUS_MEMORY_DEFAULT, NULL, false, false}
+#define SESSION_ARGUMENTS_DEFAULT {NULL, 1, KLAUS_ISA_AUTO, KLAUS_FP32, KLAUS_MEMORY_DEFAULT, NULL, false, false, false}
 #define SESSION_ARGUMENT_COUNT 7
 
 /* Writes SESSION_ARGUMENT_COUNT rows to `table`. */

@@ -12,7 +12,7 @@ static const char usage[] =
     "  info [--plan --model M [SESSION]]          this device, the program, and the plan for a model\n"
     "  verify MODEL                               read every byte of a packed model and check it\n"
     "  bench --model M [--input X.f32] [--runs N] [--warmup N] [--patches 1|10] [--profile] [--mark]\n"
-    "        [--logits FILE] [SESSION]            time passes, or with --patches 10 ten-patch jobs\n"
+    "        [--logits FILE] [--layer-memory] [SESSION]   time passes, or with --patches 10 ten-patch jobs\n"
     "  classify --model M --images BATCH [--top K] [--patches 1|10] [--crop center|none] [SESSION]\n"
     "  activations --model M --input X.f32 --out DIR [SESSION]   one file a layer\n"
     "  check [--op OP] [--isa I] [--seed N] [--bench] [--list]   every kernel against its reference\n"

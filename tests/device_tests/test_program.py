@@ -195,6 +195,7 @@ def test_a_whole_bench(liar: Liar) -> None:
     assert len(seen) == 7
     assert [p.warmup for p in bench.passes] == [True, False, False]
     assert bench.layers[0].multiplies == 2
+    assert bench.memory.anonymous_bytes == 0  # not asked for
     assert bench.result.top[0].label == r"a\x1b[31m goldfish"  # safe to print anywhere
 
 

@@ -116,13 +116,18 @@ def test_plans_are_fused(klaus: Klaus, models: Models) -> None:
 
 
 def test_memory_is_used_again(klaus: Klaus, models: Models) -> None:
-    """No two steps whose outputs are needed at once share memory; all together take less than their sum."""
+    """No two steps whose outputs are needed at once share memory; all together take less than their sum.
+
+    A step may overwrite an input that nothing reads later.
+    """
     steps = klaus("info", "--plan", "--unfused", "--model", models["every_op"]).of("step")
     model = nets.every_op()
     last_read = {i: max([i] + [k for k, layer in enumerate(model.layers) if i in layer.inputs]) for i in range(15)}
     spans = [(s["output_offset"], s["output_offset"] + s["output_bytes"]) for s in steps[:-1]]
     for (a, first), (b, second) in itertools.combinations(enumerate(spans), 2):
-        if b <= last_read[a]:
+        if b == last_read[a] and steps[b]["in_place"] and first == second:
+            assert a in model.layers[b].inputs
+        elif b <= last_read[a]:
             assert first[1] <= second[0] or second[1] <= first[0], (a, b)
     assert max(end for _, end in spans) < sum(end - begin for begin, end in spans)
 

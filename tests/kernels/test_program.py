@@ -103,7 +103,6 @@ def test_bad_usage(klaus: Klaus, arguments: list[str], message: str) -> None:
     [
         (["--precision", "fp16"], "precision fp16 needs neon_fp16, which this CPU does not have; use fp32"),
         (["--precision", "int8"], "has no activation range of every layer, which int8 needs; `klaus calibrate"),
-        (["--memory", "lean"], "memory mode lean is not available"),
         (["--variant", "klaus_fly_f32_ref"], "no kernel variant is called klaus_fly_f32_ref"),
         (["--patches", "10"], "does not cut patches"),
         (["--input", "/dev/null"], "is not a regular file"),

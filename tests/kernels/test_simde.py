@@ -73,20 +73,22 @@ def test_every_kernel_of_both_arms_passes_its_check_watched(watched: Klaus, root
 
 
 @pytest.mark.parametrize("name", ["every_op", "softmax", "tiny32", "tiny16", "a-depth8-index", "b-depth4-index"])
-@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize(("threads", "memory"), [(1, "default"), (3, "default"), (3, "lean")])
 def test_whole_networks_watched(
-    watched: Klaus, klaus: Klaus, models: dict[str, Path], tmp_path: Path, name: str, threads: int
+    watched: Klaus, klaus: Klaus, models: dict[str, Path], tmp_path: Path, name: str, threads: int, memory: str
 ) -> None:
     """What the checker's single calls do not show: kernels on the engine's own memory, one after the other."""
     logits = []
     for number, program in enumerate((watched, klaus)):
         out = tmp_path / f"{number}.f32"
-        program("bench", "--model", models[name], "--runs", 1, "--threads", threads, "--logits", out)
+        options = ("--threads", threads, "--memory", memory, "--logits", out)
+        program("bench", "--model", models[name], "--runs", 1, *options)
         logits.append(np.fromfile(out, "<f4"))
     np.testing.assert_allclose(logits[0], logits[1], rtol=0, atol=2e-5 * float(np.abs(logits[1]).max()))
     plan = watched("info", "--plan", "--model", models[name]).of("step")
     assert any(step["isa"] == "neon" for step in plan)
 
 
-def test_ten_patches_watched(watched: Klaus, models: dict[str, Path]) -> None:
-    watched("bench", "--model", models["scanned"], "--runs", 1, "--patches", 10)
+@pytest.mark.parametrize("memory", ["default", "lean"])
+def test_ten_patches_watched(watched: Klaus, models: dict[str, Path], memory: str) -> None:
+    watched("bench", "--model", models["scanned"], "--runs", 1, "--patches", 10, "--memory", memory)

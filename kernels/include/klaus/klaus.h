@@ -49,6 +49,7 @@ typedef struct klaus_options {
     int32_t fused;       /* 0: one step a layer, as `activations` needs it; 1: whatever is fastest */
     const char *variant; /* name of a kernel variant to prefer wherever it can run, or NULL */
     int32_t mark;        /* 1: tells an instruction counter where layers end; see docs/device-program.md */
+    int32_t watch;       /* 1: the first run reads after each layer how much memory no file backs; takes time */
 } klaus_options;
 
 typedef struct klaus_description {
@@ -134,6 +135,9 @@ int32_t klaus_top(const float *probabilities, int32_t count, klaus_class *classe
 klaus_status klaus_layer_times(const klaus_session *session, uint64_t *ns, int32_t layer_count);
 /* Bytes of activations, packed weights and scratch that the session holds. */
 uint64_t klaus_session_bytes(const klaus_session *session);
+/* The most memory of this process that no file backs, as the session's first run saw it at the ends of layers;
+ * 0 without `watch`, or where the system does not tell. */
+uint64_t klaus_anonymous_bytes(const klaus_session *session);
 /* Shows the plan: one JSON object (no newline) a step. */
 typedef void (*klaus_text_sink)(void *user, const char *line);
 klaus_status klaus_plan(const klaus_session *session, klaus_text_sink sink, void *user);

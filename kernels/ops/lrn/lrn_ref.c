@@ -1,5 +1,6 @@
 /* Local response normalisation as its definition says, in double. */
 #include <math.h>
+#include <string.h>
 
 #include "ops/finish.h"
 #include "ops/lrn/lrn.h"
@@ -14,6 +15,11 @@ static double power(double base, float beta) {
     return (double)powf((float)base, -beta);
 }
 
+/* A cell's inputs, as the output may take their place. */
+static uint64_t scratch_bytes(const klaus_shape *shape, int32_t parts) {
+    return (uint64_t)shape->in_channels * sizeof(float) * (uint64_t)parts;
+}
+
 static void run(const klaus_call *call, int32_t phase, int32_t part, int32_t parts) {
     (void)phase;
     const klaus_shape *s = call->shape;
@@ -21,7 +27,8 @@ static void run(const klaus_call *call, int32_t phase, int32_t part, int32_t par
     int64_t begin, end;
     klaus_share((int64_t)s->in_rows * s->in_cols, 1, part, parts, &begin, &end);
     for (int64_t cell = begin; cell < end; cell++) {
-        const float *x = (const float *)call->input[0] + cell * s->in_channels;
+        float *x = (float *)call->scratch + (int64_t)part * s->in_channels;
+        memcpy(x, (const float *)call->input[0] + cell * s->in_channels, (size_t)s->in_channels * sizeof(float));
         float *y = (float *)call->output + cell * s->in_channels;
         for (int64_t c = 0; c < s->in_channels; c++) {
             const int64_t group_begin = c / group * group, group_end = group_begin + group;
@@ -45,6 +52,6 @@ const klaus_variant klaus_lrn_f32_ref = {
     .can = klaus_lrn_is_sound,
     .packed_bytes = klaus_no_packed_bytes,
     .pack = NULL,
-    .scratch_bytes = klaus_no_scratch_bytes,
+    .scratch_bytes = scratch_bytes,
     .run = run,
 };

@@ -1,0 +1,28 @@
+/* Full connect from canonical rows on the 7x12 micro-kernel. */
+#include "ops/full_connect/full_connect.h"
+#include "ops/full_connect_mapped/full_connect_mapped.h"
+#include "ops/shape.h"
+
+static uint64_t scratch_bytes(const klaus_shape *shape, int32_t parts) {
+    return klaus_full_connect_mapped_scratch_bytes(shape, parts, klaus_gemm_f32_neon_7x12.width);
+}
+
+static void run(const klaus_call *call, int32_t phase, int32_t part, int32_t parts) {
+    (void)phase;
+    klaus_full_connect_mapped_run(call, part, parts, &klaus_gemm_f32_neon_7x12);
+}
+
+const klaus_variant klaus_full_connect_mapped_f32_neon_7x12 = {
+    .name = "klaus_full_connect_mapped_f32_neon_7x12",
+    .op = KLAUS_OP_FULL_CONNECT,
+    .isa = KLAUS_ISA_NEON,
+    .core = KLAUS_CORE_ANY,
+    .layout = KLAUS_CANONICAL_LAYOUT,
+    .phases = 1,
+    .can = klaus_full_connect_is_sound,
+    .lean = klaus_full_connect_mapped_lean,
+    .packed_bytes = klaus_no_packed_bytes,
+    .pack = NULL,
+    .scratch_bytes = scratch_bytes,
+    .run = run,
+};
