@@ -40,6 +40,14 @@ static void run_one(const klaus_call *call, int32_t phase, int32_t part, int32_t
     klaus_full_connect_gemv_run(call, part, parts, klaus_gemm_f32_neon_7x12.width);
 }
 
+/* What the kernel for ten rows takes is left to one row's kernel of the same layout, so that a session that runs one
+ * row and ten holds its weights once. */
+static bool one_can(const klaus_shape *shape) {
+    klaus_shape ten = *shape;
+    ten.batch = 10;
+    return klaus_full_connect_gemv_can(shape) && !klaus_full_connect_rows_can(&ten);
+}
+
 /* For one row of input. */
 const klaus_variant klaus_full_connect_f32_neon_1x12 = {
     .name = "klaus_full_connect_f32_neon_1x12",
@@ -48,7 +56,7 @@ const klaus_variant klaus_full_connect_f32_neon_1x12 = {
     .core = KLAUS_CORE_ANY,
     .layout = KLAUS_LAYOUT_FULL_CONNECT_PANELS_12,
     .phases = 1,
-    .can = klaus_full_connect_gemv_can,
+    .can = one_can,
     .packed_bytes = packed_bytes,
     .pack = pack,
     .scratch_bytes = scratch_bytes,

@@ -54,8 +54,10 @@
     ZERO("v9")                                                                                                         \
     ZERO("v10")                                                                                                        \
     ZERO("v11")                                                                                                        \
-    ZERO("v12") ZERO("v13") ZERO("v14") ZERO("v15") ZERO("v16") ZERO("v17") ZERO("v18") ZERO("v19") ZERO("v20")        \
-        ZERO("v21") ZERO("v22") ZERO("v23")
+    ZERO("v12")                                                                                                        \
+    ZERO("v13")                                                                                                        \
+    ZERO("v14")                                                                                                        \
+    ZERO("v15") ZERO("v16") ZERO("v17") ZERO("v18") ZERO("v19") ZERO("v20") ZERO("v21") ZERO("v22") ZERO("v23")
 #define ZEROS_12 ZEROS_8 ZERO("v24") ZERO("v25") ZERO("v26") ZERO("v27") ZERO("v28") ZERO("v29") ZERO("v30") ZERO("v31")
 #define STORES_8                                                                                                       \
     "st1 {v8.4s, v9.4s, v10.4s, v11.4s}, [%[to]], #64\n\t"                                                             \
