@@ -155,7 +155,9 @@ static void copy_band(const klaus_call *call, const geometry *g, int64_t top, in
     const int64_t inside = all - before < s->in_cols ? all - before : s->in_cols;
     for (int64_t y = top; y < top + rows; y++) {
         if (y < 0 || y >= s->in_rows) {
-            band = fill(band, 4 * g->quads, zero);
+            const int8x16x4_t quad = {{zero, zero, zero, zero}};
+            for (int64_t q = 0; q < g->quads; q++, band += QUAD)
+                vst1q_s8_x4(band, quad);
             continue;
         }
         gather_row((const int8_t *)call->input[0] + y * s->in_cols * step + first, step, s->in_channels - first, before,
@@ -300,34 +302,42 @@ __attribute__((always_inline)) static inline void outputs(line *l, int32_t exist
     }
 }
 
-/* `at`: a copy of which all is known, as a store of bytes might change *l for all the compiler knows. */
-__attribute__((always_inline)) static inline void whole_line(const line *l, int32_t cols, const int kernel,
-                                                             const int stride) {
+/* All rows of a band. `at`: a copy of which all is known, as a store of bytes might change *l for all the compiler
+ * knows. */
+__attribute__((always_inline)) static inline void whole_lines(const line *l, int64_t rows, int32_t cols,
+                                                              const int kernel, const int stride) {
     line at = *l;
-    for (; cols >= COLUMNS; cols -= COLUMNS)
-        outputs(&at, COLUMNS, kernel, stride, COLUMNS, true);
-    if (cols == 3 && stride == 1) {
-        outputs(&at, 3, kernel, stride, COLUMNS, true);
-        return;
+    for (; rows > 0; rows--) {
+        const int8_t *input = at.input;
+        int8_t *output = at.output;
+        int32_t left = cols;
+        for (; left >= COLUMNS; left -= COLUMNS)
+            outputs(&at, COLUMNS, kernel, stride, COLUMNS, true);
+        if (left == 3 && stride == 1) {
+            outputs(&at, 3, kernel, stride, COLUMNS, true);
+            left = 0;
+        }
+        for (; left > 0; left -= 2 / stride)
+            outputs(&at, left, kernel, stride, 2 / stride, true);
+        at.input = input + stride * at.row_bytes;
+        at.output = output + at.step * cols;
     }
-    for (; cols > 0; cols -= 2 / stride)
-        outputs(&at, cols, kernel, stride, 2 / stride, true);
 }
 
-__attribute__((noinline)) static void line_3x3(const line *l, int32_t cols) {
-    whole_line(l, cols, 3, 1);
+__attribute__((noinline)) static void lines_3x3(const line *l, int64_t rows, int32_t cols) {
+    whole_lines(l, rows, cols, 3, 1);
 }
 
-__attribute__((noinline)) static void line_3x3_stride_2(const line *l, int32_t cols) {
-    whole_line(l, cols, 3, 2);
+__attribute__((noinline)) static void lines_3x3_stride_2(const line *l, int64_t rows, int32_t cols) {
+    whole_lines(l, rows, cols, 3, 2);
 }
 
-__attribute__((noinline)) static void line_5x5(const line *l, int32_t cols) {
-    whole_line(l, cols, 5, 1);
+__attribute__((noinline)) static void lines_5x5(const line *l, int64_t rows, int32_t cols) {
+    whole_lines(l, rows, cols, 5, 1);
 }
 
-__attribute__((noinline)) static void line_5x5_stride_2(const line *l, int32_t cols) {
-    whole_line(l, cols, 5, 2);
+__attribute__((noinline)) static void lines_5x5_stride_2(const line *l, int64_t rows, int32_t cols) {
+    whole_lines(l, rows, cols, 5, 2);
 }
 
 /* What is rare needs no haste: as few outputs at a time as there are in a quad. */
@@ -346,8 +356,8 @@ __attribute__((noinline)) static void line_rare(line *l, int32_t cols, int32_t k
 
 static void run(const klaus_call *call, int32_t phase, int32_t part, int32_t parts) {
     (void)phase;
-    static void (*const lines[2][2])(const line *, int32_t) = {{line_3x3, line_3x3_stride_2},
-                                                               {line_5x5, line_5x5_stride_2}};
+    static void (*const all[2][2])(const line *, int64_t, int32_t) = {{lines_3x3, lines_3x3_stride_2},
+                                                                      {lines_5x5, lines_5x5_stride_2}};
     const klaus_shape *s = call->shape;
     const geometry g = geometry_of(s);
     const klaus_int8_target target = klaus_int8_target_of(s);
@@ -356,8 +366,8 @@ static void run(const klaus_call *call, int32_t phase, int32_t part, int32_t par
     int64_t begin, end;
     klaus_share((int64_t)g.blocks * g.bands, 1, part, parts, &begin, &end);
     for (int64_t item = begin; item < end; item++) {
-        const int32_t first = (int32_t)(item / g.bands) * BLOCK, all = s->in_channels - first;
-        const int32_t count = all < BLOCK ? all : BLOCK;
+        const int32_t first = (int32_t)(item / g.bands) * BLOCK;
+        const int32_t count = s->in_channels - first < BLOCK ? s->in_channels - first : BLOCK;
         const int64_t top = item % g.bands * g.band_rows;
         const int64_t rows = s->out_rows - top < g.band_rows ? s->out_rows - top : g.band_rows;
         const uint8_t *packed = (const uint8_t *)call->packed + (size_t)(first / BLOCK) * block_bytes(s);
@@ -368,22 +378,23 @@ static void run(const klaus_call *call, int32_t phase, int32_t part, int32_t par
                         heads->offset);
         copy_band(call, &g, top * s->stride_rows - s->pad_top, (rows - 1) * s->stride_rows + s->kernel_rows, first,
                   cells, band);
-        for (int64_t i = 0; i < rows; i++) {
-            const int64_t at = (top + i) * s->out_cols * s->out_channels + first;
-            line l = {.input = band + i * s->stride_rows * g.quads * QUAD,
-                      .weights = (const int8_t *)packed + 8 * BLOCK,
-                      .row_bytes = g.quads * QUAD,
-                      .head = heads,
-                      .target = &target,
-                      .output = (int8_t *)call->output + at,
-                      .addend = s->has_addend ? (const int8_t *)call->input[1] + at : NULL,
-                      .step = s->out_channels,
-                      .count = count};
-            if (target.plain && count == BLOCK && l.addend == NULL)
-                lines[s->kernel_rows == 5][s->stride_rows == 2](&l, s->out_cols);
-            else
+        const int64_t at = top * s->out_cols * s->out_channels + first;
+        line l = {.input = band,
+                  .weights = (const int8_t *)packed + 8 * BLOCK,
+                  .row_bytes = g.quads * QUAD,
+                  .head = heads,
+                  .target = &target,
+                  .output = (int8_t *)call->output + at,
+                  .addend = s->has_addend ? (const int8_t *)call->input[1] + at : NULL,
+                  .step = s->out_channels,
+                  .count = count};
+        if (target.plain && count == BLOCK && l.addend == NULL)
+            all[s->kernel_rows == 5][s->stride_rows == 2](&l, rows, s->out_cols);
+        else
+            for (int64_t i = 0; i < rows; i++) { /* leaves output and addend where the next row begins */
+                l.input = band + i * s->stride_rows * l.row_bytes;
                 line_rare(&l, s->out_cols, s->kernel_rows, s->stride_rows);
-        }
+            }
     }
 }
 
