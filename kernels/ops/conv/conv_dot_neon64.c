@@ -19,6 +19,10 @@ typedef struct geometry {
     size_t row_bytes;      /* the depth up to whole vectors */
     size_t gathered_bytes; /* a row in scratch: one more, that copies may spill into */
     size_t block_bytes;
+    /* Output rows and columns whose windows lie inside the picture, the last ones included. */
+    int64_t first_row, last_row, first_col, last_col;
+    /* Where a window may begin for gather_inner_rows() to stay inside the input. */
+    int64_t last_copied;
     int64_t chunk_tiles;
     int64_t channels;      /* of all panels, padding included */
     uint64_t shared_bytes; /* scratch for all parts: constants of the channels */
@@ -42,6 +46,14 @@ static geometry geometry_of(const klaus_shape *s) {
     g.direct = s->kernel_rows == 1 && s->kernel_cols == 1 && s->stride_rows == 1 && s->stride_cols == 1 &&
                s->pad_top == 0 && s->pad_left == 0 && s->out_rows == s->in_rows && s->out_cols == s->in_cols &&
                g.depth >= 16 && g.depth % 4 == 0;
+    g.first_row = (s->pad_top + s->stride_rows - 1) / s->stride_rows;
+    g.first_col = (s->pad_left + s->stride_cols - 1) / s->stride_cols;
+    const int64_t most_top = (int64_t)s->in_rows - s->kernel_rows, most_left = (int64_t)s->in_cols - s->kernel_cols;
+    g.last_row = most_top < 0 ? -1 : (most_top + s->pad_top) / s->stride_rows;
+    g.last_col = most_left < 0 ? -1 : (most_left + s->pad_left) / s->stride_cols;
+    const int64_t lines = (int64_t)(s->kernel_rows - 1) * s->in_cols + 3 * (int64_t)s->stride_cols;
+    g.last_copied = klaus_shape_input_count(s, 0) - lines * s->in_channels -
+                    (int64_t)aligned((uint64_t)s->kernel_cols * (uint64_t)s->in_channels, 16);
     g.chunk_tiles = CHUNK_BYTES / (int64_t)(2 * g.block_bytes);
     g.chunk_tiles = g.chunk_tiles < 1 ? 1 : g.chunk_tiles > MOST_CHUNK_TILES ? MOST_CHUNK_TILES : g.chunk_tiles;
     g.channels = (int64_t)s->groups * klaus_panel_channels(g.group_filters);
@@ -132,12 +144,11 @@ static void make_constants(const klaus_call *call, const geometry *g) {
 typedef struct windows {
     int64_t y[KLAUS_DOT_BLOCK], x[KLAUS_DOT_BLOCK];
     const int8_t *from[KLAUS_DOT_BLOCK]; /* the window's first number, inside the picture or not */
-    bool inside;                         /* all of them */
 } windows;
 
 static windows windows_of(const klaus_call *call, int64_t pixel, int64_t count, int64_t first) {
     const klaus_shape *s = call->shape;
-    windows w = {.inside = true};
+    windows w;
     int64_t row = pixel / s->out_cols, col = pixel % s->out_cols;
     for (int64_t r = 0; r < KLAUS_DOT_BLOCK; r++) {
         if (r > 0 && r < count && ++col == s->out_cols) {
@@ -147,8 +158,6 @@ static windows windows_of(const klaus_call *call, int64_t pixel, int64_t count, 
         w.y[r] = row * s->stride_rows - s->pad_top;
         w.x[r] = col * s->stride_cols - s->pad_left;
         w.from[r] = (const int8_t *)call->input[0] + ((w.y[r] * s->in_cols + w.x[r]) * s->in_channels + first);
-        w.inside = w.inside && w.y[r] >= 0 && w.x[r] >= 0 && w.y[r] + s->kernel_rows <= s->in_rows &&
-                   w.x[r] + s->kernel_cols <= s->in_cols;
     }
     return w;
 }
@@ -162,24 +171,13 @@ static void gather_taps(const klaus_call *call, const geometry *g, const windows
             const int64_t at = (u * s->in_cols + v) * s->in_channels;
             const int8_t *from[KLAUS_DOT_BLOCK];
             for (int64_t r = 0; r < KLAUS_DOT_BLOCK; r++) {
-                const bool there = w->inside || (w->y[r] + u >= 0 && w->y[r] + u < s->in_rows && w->x[r] + v >= 0 &&
-                                                 w->x[r] + v < s->in_cols);
+                const bool there =
+                    w->y[r] + u >= 0 && w->y[r] + u < s->in_rows && w->x[r] + v >= 0 && w->x[r] + v < s->in_cols;
                 from[r] = there ? w->from[r] + at : zeros;
             }
             klaus_dot_interleave(from, g->group_channels, block);
             block += KLAUS_DOT_BLOCK * g->group_channels;
         }
-}
-
-/* Kernel rows of one window as they lie, in whole vectors: what is read beyond a row lands where the next one comes,
- * or beyond the depth. */
-static inline void copy_rows(const klaus_shape *s, int64_t bytes, const int8_t *from, int8_t *to) {
-    const int64_t stride = (int64_t)s->in_cols * s->in_channels;
-    for (int32_t u = 0; u < s->kernel_rows; u++, from += stride, to += bytes) {
-        vst1q_s8(to, vld1q_s8(from));
-        for (int64_t i = 16; i < bytes; i += 16)
-            vst1q_s8(to + i, vld1q_s8(from + i));
-    }
 }
 
 /* One kernel row of a window from column `x` of the picture's row `from`, zeros where it leaves the picture. */
@@ -212,42 +210,87 @@ static void gather_window(const klaus_call *call, const geometry *g, int64_t y, 
 }
 
 /* Any windows, by way of four rows in scratch. */
-static void gather_rows(const klaus_call *call, const geometry *g, const windows *w, int64_t first, int8_t *rows,
-                        int8_t *block) {
-    const klaus_shape *s = call->shape;
-    const int64_t bytes = s->kernel_cols * (int64_t)g->group_channels;
-    const int8_t *input_end = (const int8_t *)call->input[0] + klaus_shape_input_count(s, 0);
+__attribute__((noinline)) static void gather_any(const klaus_call *call, const geometry *g, int64_t pixel,
+                                                 int64_t count, int64_t first, int8_t *rows, int8_t *block) {
+    const windows w = windows_of(call, pixel, count, first);
+    if (g->group_channels % 16 == 0) {
+        gather_taps(call, g, &w, rows, block);
+        return;
+    }
     const int8_t *from[KLAUS_DOT_BLOCK];
     for (int64_t r = 0; r < KLAUS_DOT_BLOCK; r++) {
         int8_t *row = rows + (size_t)r * g->gathered_bytes;
         from[r] = row;
-        /* Copied windows end inside the picture even when their last row is read in whole vectors. */
-        if (s->groups == 1 && w->inside &&
-            w->from[r] + (int64_t)(s->kernel_rows - 1) * s->in_cols * s->in_channels + (bytes + 15) / 16 * 16 <=
-                input_end)
-            copy_rows(s, bytes, w->from[r], row);
-        else
-            gather_window(call, g, w->y[r], w->x[r], first, row);
+        gather_window(call, g, w.y[r], w.x[r], first, row);
     }
     klaus_dot_interleave(from, (int64_t)g->row_bytes, block);
+}
+
+/* Four neighbours in one line inside the picture, the first one's window from `from` on; taps of whole vectors. */
+__attribute__((noinline)) static void gather_inner_taps(const klaus_shape *s, const geometry *g, const int8_t *from,
+                                                        int8_t *block) {
+    const int64_t step = (int64_t)s->stride_cols * s->in_channels;
+    for (int32_t u = 0; u < s->kernel_rows; u++) {
+        const int8_t *tap = from + (int64_t)u * s->in_cols * s->in_channels;
+        for (int32_t v = 0; v < s->kernel_cols; v++, tap += s->in_channels) {
+            const int8_t *const four[KLAUS_DOT_BLOCK] = {tap, tap + step, tap + 2 * step, tap + 3 * step};
+            klaus_dot_interleave(four, g->group_channels, block);
+            block += KLAUS_DOT_BLOCK * g->group_channels;
+        }
+    }
+}
+
+/* The same for one group of any number of channels. Kernel rows are read in whole vectors, their ends first: what
+ * is read beyond a row lands where the next one's beginning comes, or beyond the depth. */
+__attribute__((noinline)) static void gather_inner_rows(const klaus_shape *s, const geometry *g, const int8_t *from,
+                                                        int8_t *rows, int8_t *block) {
+    const int64_t step = (int64_t)s->stride_cols * s->in_channels, line = (int64_t)s->in_cols * s->in_channels;
+    const int64_t bytes = (int64_t)s->kernel_cols * s->in_channels, gathered = (int64_t)g->gathered_bytes;
+    for (int64_t i = (bytes - 1) / 16 * 16; i >= 0; i -= 16) {
+        const int8_t *x = from + i;
+        int8_t *to = rows + i;
+#pragma clang loop unroll(disable)
+        for (int32_t u = s->kernel_rows; u > 0; u--, x += line, to += bytes) {
+            const int8x16_t a = vld1q_s8(x), b = vld1q_s8(x + step), c = vld1q_s8(x + 2 * step),
+                            d = vld1q_s8(x + 3 * step);
+            vst1q_s8(to, a);
+            vst1q_s8(to + gathered, b);
+            vst1q_s8(to + 2 * gathered, c);
+            vst1q_s8(to + 3 * gathered, d);
+        }
+    }
+    const int8_t *const four[KLAUS_DOT_BLOCK] = {rows, rows + gathered, rows + 2 * gathered, rows + 3 * gathered};
+    klaus_dot_interleave(four, (int64_t)g->row_bytes, block);
 }
 
 /* Four pixels from `pixel` on, of which `count` exist, as one block. */
 static void make_block(const klaus_call *call, const geometry *g, int64_t pixel, int64_t count, int64_t first,
                        int8_t *rows, int8_t *block) {
+    const klaus_shape *s = call->shape;
+    const int8_t *input = (const int8_t *)call->input[0] + first;
     if (g->direct) {
         const int8_t *from[KLAUS_DOT_BLOCK];
         for (int64_t r = 0; r < KLAUS_DOT_BLOCK; r++)
-            from[r] = (const int8_t *)call->input[0] +
-                      (pixel + (r < count ? r : count - 1)) * call->shape->in_channels + first;
+            from[r] = input + (pixel + (r < count ? r : count - 1)) * s->in_channels;
         klaus_dot_interleave(from, g->depth, block);
         return;
     }
-    const windows w = windows_of(call, pixel, count, first);
-    if (g->group_channels % 16 == 0)
-        gather_taps(call, g, &w, rows, block);
-    else
-        gather_rows(call, g, &w, first, rows, block);
+    const int64_t row = pixel / s->out_cols, col = pixel % s->out_cols;
+    if (count == KLAUS_DOT_BLOCK && row >= g->first_row && row <= g->last_row && col >= g->first_col &&
+        col + KLAUS_DOT_BLOCK - 1 <= g->last_col) {
+        const int8_t *from =
+            input +
+            ((row * s->stride_rows - s->pad_top) * s->in_cols + col * s->stride_cols - s->pad_left) * s->in_channels;
+        if (g->group_channels % 16 == 0) {
+            gather_inner_taps(s, g, from, block);
+            return;
+        }
+        if (s->groups == 1 && from - input <= g->last_copied) {
+            gather_inner_rows(s, g, from, rows, block);
+            return;
+        }
+    }
+    gather_any(call, g, pixel, count, first, rows, block);
 }
 
 void klaus_conv_dot_run(const klaus_call *call, int32_t phase, int32_t part, int32_t parts,
@@ -272,6 +315,7 @@ void klaus_conv_dot_run(const klaus_call *call, int32_t phase, int32_t part, int
         chunk_end = end - chunk < g.chunk_tiles * KLAUS_DOT_ROWS ? end : chunk + g.chunk_tiles * KLAUS_DOT_ROWS;
         const uint8_t *panel = call->packed;
         tile.start = call->scratch;
+        tile.rows = chunk_end - chunk;
         for (int32_t group = 0; group < s->groups; group++) {
             int8_t *block = blocks;
             for (int64_t pixel = chunk; pixel < chunk_end; pixel += KLAUS_DOT_BLOCK, block += g.block_bytes) {
@@ -284,14 +328,8 @@ void klaus_conv_dot_run(const klaus_call *call, int32_t phase, int32_t part, int
                 tile.weights = (const int8_t *)panel + (size_t)tile.width * 8;
                 tile.multiplier = (const float *)(const void *)(tile.start + g.channels);
                 tile.offset = (const float *)(const void *)(tile.start + 2 * g.channels);
-                tile.inputs = blocks;
                 tile.at = chunk * s->out_channels + (int64_t)group * g.group_filters + first;
-                for (int64_t pixel = chunk; pixel < chunk_end; pixel += KLAUS_DOT_ROWS) {
-                    tile.rows = (int32_t)(chunk_end - pixel < KLAUS_DOT_ROWS ? chunk_end - pixel : KLAUS_DOT_ROWS);
-                    kernel->run(&tile);
-                    tile.inputs += 2 * g.block_bytes;
-                    tile.at += (int64_t)KLAUS_DOT_ROWS * s->out_channels;
-                }
+                kernel->run(&tile);
                 tile.start += tile.width;
                 panel += panel_bytes(&g, tile.width);
             }

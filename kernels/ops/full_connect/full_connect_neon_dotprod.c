@@ -233,15 +233,14 @@ static void multiply(const klaus_call *call, int32_t part, int32_t parts) {
         tile.multiplier = multiplier;
         tile.offset = offset;
         const int8_t *x = call->scratch;
-        for (int32_t first = 0; first < batch; first += tile.rows) {
+        for (int32_t first = 0; first < batch; first += MOST_ROWS) {
             int32_t sums[MOST_ROWS * WIDTH];
-            tile.rows = rows_at(batch, first);
-            tile.at = (int64_t)first * s->out_channels + channel;
+            const int32_t rows = rows_at(batch, first);
             for (int32_t r = 0; r < MOST_ROWS; r++)
                 memcpy(sums + WIDTH * r, start, sizeof start);
-            kernels[tile.rows == 1 ? 0 : tile.rows <= 4 ? 1 : 2](call->packed, panel + 8 * WIDTH, x, inputs, sums);
-            klaus_dot_finish(&tile, sums);
-            x += inputs * filled_rows(tile.rows);
+            kernels[rows == 1 ? 0 : rows <= 4 ? 1 : 2](call->packed, panel + 8 * WIDTH, x, inputs, sums);
+            klaus_dot_finish(&tile, (int64_t)first * s->out_channels + channel, rows, sums);
+            x += inputs * filled_rows(rows);
         }
     }
 }

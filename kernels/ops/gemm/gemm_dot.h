@@ -15,19 +15,20 @@
 
 /* How a layer's values become results. */
 typedef struct klaus_dot_results {
-    bool floats;  /* float32, activated; else int8: rounded, zero added, limited */
-    bool addend;  /* input[1] is added */
-    bool limited; /* low .. high is less than what saturation leaves */
-    bool plain;   /* neither floats nor addend */
+    bool floats; /* float32, activated; else int8: rounded, zero added, limited */
+    bool addend; /* input[1] is added */
+    bool plain;  /* neither floats nor addend */
     int32_t zero, low, high;
     int32_t addend_zero;
     float addend_factor;
 } klaus_dot_results;
 
+/* One panel for some rows. */
 typedef struct klaus_dot_tile {
     const klaus_call *call;
     const klaus_dot_results *results;
-    int32_t rows, width;
+    int64_t rows; /* any number: cut into tiles */
+    int32_t width;
     int32_t outputs; /* channels of the panel that exist */
     int64_t steps;   /* even */
     const int8_t *inputs;
@@ -46,8 +47,9 @@ extern const klaus_dot_kernel klaus_gemm_i8_neon_dotprod_8x12;
 
 klaus_dot_results klaus_dot_results_of(const klaus_shape *shape);
 
-/* Results of bare sums, [rows][width], that a micro-kernel leaves to this: other than whole vectors of plain int8. */
-void klaus_dot_finish(const klaus_dot_tile *tile, const int32_t *sums);
+/* Results of bare sums, [rows][width], that a micro-kernel leaves to this: other than whole vectors of plain int8. The
+ * first one stands at `at`. */
+void klaus_dot_finish(const klaus_dot_tile *tile, int64_t at, int32_t rows, const int32_t *sums);
 
 /* Four rows of `bytes` numbers (at least 16, a multiple of 4) as one block. */
 void klaus_dot_interleave(const int8_t *const rows[KLAUS_DOT_BLOCK], int64_t bytes, int8_t *block);
