@@ -17,7 +17,7 @@
 typedef struct klaus_dot_results {
     bool floats; /* float32, activated; else int8: rounded, zero added, limited */
     bool addend; /* input[1] is added */
-    bool plain;  /* neither floats nor addend */
+    bool bytes;  /* int8 without an addend, zero -128, and int8's own ends are the limits: so after ReLU */
     int32_t zero, low, high;
     int32_t addend_zero;
     float addend_factor;
@@ -47,7 +47,7 @@ extern const klaus_dot_kernel klaus_gemm_i8_neon_dotprod_8x12;
 
 klaus_dot_results klaus_dot_results_of(const klaus_shape *shape);
 
-/* Results of bare sums, [rows][width], that a micro-kernel leaves to this: other than whole vectors of plain int8. The
+/* Results of bare sums, [rows][width], that a micro-kernel leaves to this: other than whole vectors of int8. The
  * first one stands at `at`. */
 void klaus_dot_finish(const klaus_dot_tile *tile, int64_t at, int32_t rows, const int32_t *sums);
 

@@ -5,11 +5,11 @@
 
 klaus_dot_results klaus_dot_results_of(const klaus_shape *shape) {
     klaus_dot_results results = {.floats = shape->out_dtype == KLAUS_F32, .addend = shape->has_addend};
-    results.plain = !results.floats && !results.addend;
     if (results.floats)
         return results;
     klaus_int8_limits(shape, &results.low, &results.high);
     results.zero = shape->out_quantization.zero;
+    results.bytes = !results.addend && results.zero == -128 && results.low == -128 && results.high == 127;
     results.addend_zero = shape->in_quantization[1].zero;
     results.addend_factor = shape->in_quantization[1].scale / shape->out_quantization.scale;
     return results;

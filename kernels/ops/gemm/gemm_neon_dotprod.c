@@ -64,12 +64,33 @@ __attribute__((always_inline)) static inline void two_steps(sums_of *sums, const
     step(sums, weights, x.val[1], y.val[1], rows, vectors);
 }
 
-/* round(value) + zero in 16 bits, of eight sums */
-__attribute__((always_inline)) static inline int16x8_t
-rounded(int32x4_t first, int32x4_t second, float32x4x2_t multiplier, float32x4x2_t offset, int16x8_t zero) {
-    const float32x4_t low = vfmaq_f32(offset.val[0], vcvtq_f32_s32(first), multiplier.val[0]);
-    const float32x4_t high = vfmaq_f32(offset.val[1], vcvtq_f32_s32(second), multiplier.val[1]);
-    return vqaddq_s16(vqmovn_high_s32(vqmovn_s32(vcvtnq_s32_f32(low)), vcvtnq_s32_f32(high)), zero);
+__attribute__((always_inline)) static inline float32x4_t value_of(int32x4_t sum, float32x4_t multiplier,
+                                                                  float32x4_t offset) {
+    return vfmaq_f32(offset, vcvtq_f32_s32(sum), multiplier);
+}
+
+/* Eight values as integers of 16 bits. */
+__attribute__((always_inline)) static inline int16x8_t rounded(float32x4_t low, float32x4_t high) {
+    return vqmovn_high_s32(vqmovn_s32(vcvtnq_s32_f32(low)), vcvtnq_s32_f32(high));
+}
+
+/* What rounded values become; `bytes` (klaus_dot_results.bytes) is a constant where it is inlined. */
+typedef struct ending {
+    int16x8_t zero;
+    int8x16_t low, high;
+} ending;
+
+__attribute__((always_inline)) static inline int8x16_t end_16(int16x8_t a, int16x8_t b, ending e, const bool bytes) {
+    if (bytes) /* 0 .. 255, and 128 less */
+        return vreinterpretq_s8_u8(veorq_u8(vqmovun_high_s16(vqmovun_s16(a), b), vdupq_n_u8(0x80)));
+    const int8x16_t q = vqmovn_high_s16(vqmovn_s16(vqaddq_s16(a, e.zero)), vqaddq_s16(b, e.zero));
+    return vminq_s8(vmaxq_s8(q, e.low), e.high);
+}
+
+__attribute__((always_inline)) static inline int8x8_t end_8(int16x8_t a, ending e, const bool bytes) {
+    if (bytes)
+        return vreinterpret_s8_u8(veor_u8(vqmovun_s16(a), vdup_n_u8(0x80)));
+    return vmin_s8(vmax_s8(vqmovn_s16(vqaddq_s16(a, e.zero)), vget_low_s8(e.low)), vget_low_s8(e.high));
 }
 
 /* Stores and advances. */
@@ -86,16 +107,52 @@ static inline void store_high4(int8_t **to, int8x8_t q, int64_t step) {
     __asm__ volatile("st1 {%1.s}[1], [%0], %2" : "+r"(*to) : "w"(q), "r"(step) : "memory");
 }
 
+/* Loads and advances. */
+static inline int8x16_t load_low8(const int8_t **from, int64_t step) {
+    int8x16_t q;
+    __asm__ volatile("ld1 {%0.8b}, [%1], %2" : "=w"(q), "+r"(*from) : "r"(step) : "memory");
+    return q;
+}
+static inline int8x16_t load_high8(int8x16_t q, const int8_t **from, int64_t step) {
+    __asm__ volatile("ld1 {%0.d}[1], [%1], %2" : "+w"(q), "+r"(*from) : "r"(step) : "memory");
+    return q;
+}
+static inline int8x16_t load_low4(const int8_t **from, int64_t step) {
+    int8x16_t q = vdupq_n_s8(0);
+    __asm__ volatile("ld1 {%0.s}[0], [%1], %2" : "+w"(q), "+r"(*from) : "r"(step) : "memory");
+    return q;
+}
+static inline int8x16_t load_high4(int8x16_t q, const int8_t **from, int64_t step) {
+    __asm__ volatile("ld1 {%0.s}[1], [%1], %2" : "+w"(q), "+r"(*from) : "r"(step) : "memory");
+    return q;
+}
+
+/* Adds eight addends less their zero. */
+__attribute__((always_inline)) static inline void add_addends(float32x4_t *values, int16x8_t addends,
+                                                              float32x4_t factor) {
+    values[0] = vfmaq_f32(values[0], vcvtq_f32_s32(vmovl_s16(vget_low_s16(addends))), factor);
+    values[1] = vfmaq_f32(values[1], vcvtq_f32_s32(vmovl_high_s16(addends)), factor);
+}
+
+/* How a whole tile of int8 results ends. */
+enum end { ANY, BYTES /* klaus_dot_results.bytes */, ADDEND };
+
 /* The whole vectors of a tile, two rows at a time: eight channels of each share one vector of results, four of each
  * another. */
-__attribute__((always_inline)) static inline void finish(const klaus_dot_tile *tile, const sums_of *sums,
-                                                         int8_t *output, const int rows, const int vectors) {
+__attribute__((always_inline)) static inline void finish(const klaus_dot_tile *tile, const sums_of *sums, int64_t at,
+                                                         const int rows, const int vectors, const enum end end) {
     const klaus_dot_results *results = tile->results;
-    const int16x8_t zero = vdupq_n_s16((int16_t)results->zero);
-    const int8x16_t low = vdupq_n_s8((int8_t)results->low), high = vdupq_n_s8((int8_t)results->high);
+    const ending e = {vdupq_n_s16((int16_t)results->zero), vdupq_n_s8((int8_t)results->low),
+                      vdupq_n_s8((int8_t)results->high)};
     const int64_t stride = tile->call->shape->out_channels, two = 2 * stride;
     const int last = vectors - 1;
-    int8_t *next = output + stride, *last_output = output + 4 * last, *last_next = next + 4 * last;
+    int8_t *output = (int8_t *)tile->call->output + at, *next = output + stride;
+    int8_t *last_output = output + 4 * last, *last_next = next + 4 * last;
+    const int8x8_t addend_zero = vdup_n_s8((int8_t)results->addend_zero);
+    const float32x4_t factor = vdupq_n_f32(results->addend_factor);
+    const int8_t *addend = end == ADDEND ? (const int8_t *)tile->call->input[1] + at : NULL;
+    const int8_t *next_addend = addend + stride, *last_addend = addend + 4 * last,
+                 *last_next_addend = next_addend + 4 * last;
     float32x4_t m[MOST_VECTORS], o[MOST_VECTORS];
     UNROLLED for (int v = 0; v < vectors; v++) {
         m[v] = vld1q_f32(tile->multiplier + 4 * v);
@@ -105,18 +162,36 @@ __attribute__((always_inline)) static inline void finish(const klaus_dot_tile *t
         const bool both = r + 1 < rows;
         const int s = both ? r + 1 : r;
         if (vectors > 1) {
-            const float32x4x2_t ms = {{m[0], m[1]}}, os = {{o[0], o[1]}};
-            const int16x8_t a = rounded(sums->at[r][0], sums->at[r][1], ms, os, zero);
-            const int16x8_t b = both ? rounded(sums->at[s][0], sums->at[s][1], ms, os, zero) : a;
-            const int8x16_t q = vminq_s8(vmaxq_s8(vqmovn_high_s16(vqmovn_s16(a), b), low), high);
+            float32x4_t values[4] = {value_of(sums->at[r][0], m[0], o[0]), value_of(sums->at[r][1], m[1], o[1])};
+            if (both) {
+                values[2] = value_of(sums->at[s][0], m[0], o[0]);
+                values[3] = value_of(sums->at[s][1], m[1], o[1]);
+            } else {
+                values[2] = values[0];
+                values[3] = values[1];
+            }
+            if (end == ADDEND) {
+                int8x16_t q = load_low8(&addend, two);
+                if (both)
+                    q = load_high8(q, &next_addend, two);
+                add_addends(values, vsubl_s8(vget_low_s8(q), addend_zero), factor);
+                add_addends(values + 2, vsubl_s8(vget_high_s8(q), addend_zero), factor);
+            }
+            const int8x16_t q = end_16(rounded(values[0], values[1]), rounded(values[2], values[3]), e, end == BYTES);
             store_low8(&output, q, two);
             if (both)
                 store_high8(&next, q, two);
         }
         if (vectors != 2) {
-            const float32x4x2_t ms = {{m[last], m[last]}}, os = {{o[last], o[last]}};
-            int8x8_t q = vqmovn_s16(rounded(sums->at[r][last], sums->at[s][last], ms, os, zero));
-            q = vmin_s8(vmax_s8(q, vget_low_s8(low)), vget_low_s8(high));
+            float32x4_t values[2] = {value_of(sums->at[r][last], m[last], o[last]),
+                                     value_of(sums->at[s][last], m[last], o[last])};
+            if (end == ADDEND) {
+                int8x16_t q = load_low4(&last_addend, two);
+                if (both)
+                    q = load_high4(q, &last_next_addend, two);
+                add_addends(values, vsubl_s8(vget_low_s8(q), addend_zero), factor);
+            }
+            const int8x8_t q = end_8(rounded(values[0], values[1]), e, end == BYTES);
             store_low4(&last_output, q, two);
             if (both)
                 store_high4(&last_next, q, two);
@@ -127,7 +202,7 @@ __attribute__((always_inline)) static inline void finish(const klaus_dot_tile *t
 /* `tiles` tiles of `rows` rows, two blocks of inputs each. */
 __attribute__((always_inline)) static inline void body(const klaus_dot_tile *tile, const int8_t *inputs, int64_t at,
                                                        int64_t tiles, const int rows, const int vectors) {
-    const bool plain = tile->results->plain && tile->outputs == 4 * vectors;
+    const bool whole = !tile->results->floats && tile->outputs == 4 * vectors;
     for (; tiles > 0; tiles--) {
         sums_of sums;
         const int8_t *weights = tile->weights, *low = inputs, *high = low + tile->block_bytes;
@@ -143,8 +218,12 @@ __attribute__((always_inline)) static inline void body(const klaus_dot_tile *til
         }
         if (n > 0)
             two_steps(&sums, &weights, &low, &high, rows, vectors);
-        if (plain) {
-            finish(tile, &sums, (int8_t *)tile->call->output + at, rows, vectors);
+        if (whole && tile->results->bytes) {
+            finish(tile, &sums, at, rows, vectors, BYTES);
+        } else if (whole && !tile->results->addend) {
+            finish(tile, &sums, at, rows, vectors, ANY);
+        } else if (whole && rows == KLAUS_DOT_ROWS) { /* not for the few rows that fill no tile */
+            finish(tile, &sums, at, rows, vectors, ADDEND);
         } else {
             int32_t bare[KLAUS_DOT_ROWS * KLAUS_DOT_WIDTH];
             UNROLLED for (int r = 0; r < rows; r++) UNROLLED for (int v = 0; v < vectors; v++)
