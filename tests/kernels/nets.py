@@ -90,6 +90,28 @@ def every_op() -> Model:
     )
 
 
+def exact_in_int8() -> Model:
+    """A net of the operations whose int8 results are defined to the bit, in every form that has a kernel of its own."""
+    make = _Maker(4)
+    relu, relu6, linear = Activation.RELU, Activation.RELU6, Activation.LINEAR
+    plain = {"half": False, "scaled": True}
+    layers: tuple[Layer, ...] = (
+        Convolution("first", (-1,), Window(7, 7, 2, 2, (1, 1, 1, 1)), make.weights((24, 7, 7, 3), **plain), 1, relu),
+        Pool("pool", (0,), Window(3, 3, 2, 2), "max"),
+        Convolution("strided", (1,), Window(5, 5, 2, 2, (1, 1, 1, 1)), make.weights((32, 5, 5, 12), 16, **plain), 2),
+        Convolution("expand", (2,), Window(1, 1), make.weights((48, 1, 1, 32), 200, **plain), 1, relu6),
+        Convolution("small", (3,), Window(3, 3, 1, 1, (1, 1, 1, 1)), make.weights((48, 3, 3, 1), **plain), 48, relu6),
+        Convolution("large", (4,), Window(5, 5, 1, 1, (2, 2, 2, 2)), make.weights((48, 5, 5, 1), **plain), 48, relu),
+        Convolution("project", (5,), Window(1, 1), make.weights((32, 1, 1, 48), **plain), 1, linear),
+        Add("residual", (2, 6)),
+        Convolution("grouped", (7,), Window(3, 3, 1, 1, (1, 1, 1, 1)), make.weights((26, 3, 3, 16), **plain), 2, relu),
+        FullConnect("four bits", (8,), make.weights((37, 26 * 25), 16, half=True, scaled=False), relu),
+        FullConnect("eight bits", (9,), make.weights((20, 37), 256, half=True, scaled=False), relu),
+        FullConnect("logits", (10,), make.weights((CLASSES, 20), 4, half=True, scaled=False)),
+    )
+    return Model("exact in int8", (53, 53, 3), layers, None, (), Provenance("seed", "BSD-3-Clause", ""))
+
+
 def ends_in_softmax() -> Model:
     """One full connect layer and a softmax, tensors only, no labels."""
     make = _Maker(2)
