@@ -17,7 +17,12 @@ import pytest
 LOCKS = {"requirements.txt": ("pyproject.toml", "requirements.in"), "requirements-ios-emulator.txt": ()}
 ISAS = ("ref", "neon", "neon_fp16", "neon_dotprod", "neon_i8mm")
 # rooms of their own for special cases of another op, whose check and reference cover them
-OTHER_OPS_CHECK = {"depthwise": "conv", "winograd": "conv", "full_connect_mapped": "full_connect"}
+OTHER_OPS_CHECK = {
+    "depthwise": "conv",
+    "winograd": "conv",
+    "full_connect_mapped": "full_connect",
+    "pointwise_mapped": "conv",
+}
 TOP_LEVEL = {
     *(
         "CHANGELOG.md",

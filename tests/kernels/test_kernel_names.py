@@ -10,7 +10,12 @@ OPS = ROOT / "kernels" / "ops"
 LINE = re.compile(r"^KLAUS_KERNEL\((\w+), (\w+), (\w+), (\w+), (\w+), (\w+), (\w+)\)$")
 ISAS = {"ref", "neon", "neon_fp16", "neon_dotprod", "neon_i8mm"}
 # Rooms whose kernels are checked and timed as another op: they compute the same.
-CHECKED_AS = {"depthwise": "conv", "winograd": "conv", "full_connect_mapped": "full_connect"}
+CHECKED_AS = {
+    "depthwise": "conv",
+    "winograd": "conv",
+    "full_connect_mapped": "full_connect",
+    "pointwise_mapped": "conv",
+}
 
 
 def kernel_lines() -> list[tuple[str, ...]]:

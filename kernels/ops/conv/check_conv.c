@@ -86,6 +86,8 @@ static void random_shape(klaus_random *random, int32_t *f) {
         f[7] = 3;
     for (int32_t side = 8; side < 12; side++)
         f[side] = klaus_random_int(random, 0, f[4] / 2 + 1);
+    if (form == 2 && klaus_random_int(random, 0, 2) > 0) /* pointwise as networks have it */
+        f[6] = f[7] = 1, f[8] = f[9] = f[10] = f[11] = 0;
     f[0] = f[4] + klaus_random_int(random, 0, 9);
     f[1] = f[5] + klaus_random_int(random, 0, 13);
     f[13] = klaus_random_int(random, 0, 3) == 0;
