@@ -22,7 +22,8 @@ static const klaus_check_cases *const all_cases[] = {
 #define OP_COUNT (sizeof all_cases / sizeof all_cases[0])
 
 /* Activations of `dtype`; every fourth convolution and full connect of half or int8 ones gives float32, as the last
- * layer of a network does. Casts go to and fro. */
+ * layer of a network does; every fourth convolution of halves with a picture's channels takes float32, as the first
+ * does. Casts go to and fro. */
 static void set_dtypes(klaus_shape *shape, uint32_t dtype, int32_t index) {
     shape->in_dtype = shape->out_dtype = dtype;
     if (shape->op == KLAUS_OP_CAST && index % 2 == 0)
@@ -30,6 +31,8 @@ static void set_dtypes(klaus_shape *shape, uint32_t dtype, int32_t index) {
     else if (shape->op == KLAUS_OP_CAST ||
              ((shape->op == KLAUS_OP_CONV || shape->op == KLAUS_OP_FULL_CONNECT) && index % 4 == 3))
         shape->out_dtype = KLAUS_F32;
+    if (shape->op == KLAUS_OP_CONV && dtype == KLAUS_F16 && shape->in_channels < 4 && index % 4 == 0)
+        shape->in_dtype = KLAUS_F32;
 }
 
 /* ---- timing ---- */

@@ -16,6 +16,10 @@ enum klaus_layout {
     KLAUS_LAYOUT_FULL_CONNECT_PANELS_12 = 9,
     KLAUS_LAYOUT_WINOGRAD_F32_PANELS_8 = 10, /* ops/winograd/winograd.h */
     KLAUS_LAYOUT_WINOGRAD_F32_PANELS_12 = 11,
+    KLAUS_LAYOUT_CONV_F16_PANELS_24 = 30,         /* halves, panels of 24: ops/gemm/gemm_f16.h */
+    KLAUS_LAYOUT_DEPTHWISE_F16 = 31,              /* halves [tap][8 channels]: ops/depthwise/depthwise_f16.h */
+    KLAUS_LAYOUT_FULL_CONNECT_F16_PANELS_16 = 32, /* panels of 16: ops/full_connect/full_connect_f16.h */
+    KLAUS_LAYOUT_WINOGRAD_F16_PANELS_24 = 33,     /* halves, panels of 24: ops/winograd/winograd_f16.h */
     /* int8 by dot products */
     KLAUS_LAYOUT_CONV_I8_DOT_12 = 50,        /* ops/conv/conv_dot.h */
     KLAUS_LAYOUT_FULL_CONNECT_I8_DOT_8 = 51, /* ops/full_connect/full_connect_dot.h */

@@ -45,6 +45,15 @@ static const int32_t fixed_shapes[][14] = {
     {8, 8, 3, 13, 8, 8, 1, 1, 0, 0, 0, 0, 1, 0},     /* a kernel as large as the picture */
     {13, 13, 64, 24, 3, 3, 1, 1, 1, 1, 1, 1, 1, 0},  /* more than one chunk of pixels */
     {17, 9, 1, 1, 3, 3, 1, 1, 1, 1, 1, 1, 1, 0},     /* one channel to one channel */
+    {14, 21, 16, 16, 3, 3, 1, 1, 1, 1, 1, 1, 16, 0}, /* depthwise, maps of networks made for 224 pixels */
+    {15, 28, 16, 16, 3, 3, 2, 2, 0, 0, 1, 1, 16, 0}, /* ... strided */
+    {9, 21, 24, 24, 5, 5, 1, 1, 2, 2, 2, 2, 24, 0},  /* ... 5x5 */
+    {13, 28, 8, 8, 5, 5, 2, 2, 1, 1, 2, 2, 8, 0},    /* ... 5x5, strided */
+    {7, 14, 144, 48, 1, 1, 1, 1, 0, 0, 0, 0, 1, 0},  /* pointwise, whole tiles, more than 128 terms */
+    {7, 8, 272, 32, 1, 1, 1, 1, 0, 0, 0, 0, 1, 1},   /* ... a residual */
+    {6, 21, 16, 72, 1, 1, 1, 1, 0, 0, 0, 0, 1, 0},   /* ... few terms */
+    {7, 7, 40, 48, 3, 3, 1, 1, 1, 1, 1, 1, 1, 0},    /* whole tiles, taps in pieces */
+    {20, 20, 3, 48, 7, 7, 2, 2, 1, 1, 1, 1, 1, 0},   /* ... joined taps that are no whole eights */
     {13, 13, 24, 20, 3, 3, 1, 1, 1, 1, 1, 1, 1, 1},  /* for transforms: whole tiles and a row over, a residual */
     {14, 9, 13, 25, 3, 3, 1, 1, 2, 0, 0, 2, 1, 1},   /* ... odd channels, uneven padding, a residual */
     {16, 16, 20, 26, 3, 3, 1, 1, 0, 0, 0, 0, 2, 0},  /* ... groups, no padding */
