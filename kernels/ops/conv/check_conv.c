@@ -60,6 +60,10 @@ static const int32_t fixed_shapes[][14] = {
     {21, 18, 10, 24, 5, 5, 2, 2, 1, 2, 2, 1, 2, 0},  /* ... stride 2, groups */
     {31, 26, 3, 13, 7, 7, 2, 2, 3, 3, 3, 3, 1, 0},   /* ... three channels */
     {30, 27, 6, 9, 7, 7, 2, 2, 0, 6, 5, 0, 1, 1},    /* ... hardly a picture under its padding */
+    {13, 13, 80, 48, 3, 3, 1, 1, 1, 1, 1, 1, 2, 0},  /* ... of few points: groups */
+    {9, 11, 147, 45, 3, 3, 1, 1, 2, 0, 0, 1, 1, 1},  /* ... more than 128 channels, none of them in eights */
+    {15, 15, 96, 80, 5, 5, 2, 2, 1, 1, 1, 1, 2, 0},  /* ... stride 2 */
+    {14, 13, 75, 34, 5, 5, 2, 2, 2, 0, 1, 2, 1, 1},  /* ... and nothing in eights */
     {15, 14, 48, 28, 3, 3, 1, 1, 1, 1, 1, 1, 1, 0},  /* ... several blocks of tiles, a narrow last panel */
     {17, 17, 23, 33, 3, 3, 1, 1, 0, 1, 1, 0, 1, 1},  /* ... odd channels on both sides */
     {27, 29, 46, 40, 5, 5, 2, 2, 2, 1, 1, 2, 2, 0},  /* ... stride 2, odd channels in each group */
@@ -110,7 +114,7 @@ static void shape(int32_t index, klaus_random *random, klaus_shape *s) {
     s->activation = (uint32_t)(index % 3);
     s->has_scale = index % 2 == 0;
     /* float weights for most of the fixed shapes, every kind for those for transforms and the others */
-    klaus_check_set_weights(s, index < FIXED_COUNT - 12 ? 0 : index);
+    klaus_check_set_weights(s, index < FIXED_COUNT - 16 ? 0 : index);
     if (index == FIXED_COUNT - 1) /* all weights the same, as large as int8 has them */
         klaus_check_set_weights(s, 9);
 }

@@ -75,12 +75,10 @@ static geometry geometry_of(const klaus_shape *s) {
 }
 
 bool klaus_conv_gemm_f16_can(const klaus_shape *shape) {
-    klaus_shape plain = *shape; /* soundness knows float32 */
-    plain.in_dtype = plain.out_dtype = KLAUS_F32;
     const bool dtypes = shape->in_dtype == KLAUS_F16
                             ? shape->out_dtype == KLAUS_F16 || shape->out_dtype == KLAUS_F32
                             : shape->in_dtype == KLAUS_F32 && shape->out_dtype == KLAUS_F16 && is_joined(shape);
-    return dtypes && klaus_conv_is_sound(&plain);
+    return dtypes && klaus_conv_has_geometry(shape);
 }
 
 uint64_t klaus_conv_gemm_f16_packed_bytes(const klaus_shape *s) {

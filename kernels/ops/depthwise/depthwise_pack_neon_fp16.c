@@ -8,9 +8,7 @@
 #include "ops/weights.h"
 
 bool klaus_depthwise_f16_can(const klaus_shape *s) {
-    klaus_shape plain = *s; /* soundness knows float32 */
-    plain.in_dtype = plain.out_dtype = KLAUS_F32;
-    return klaus_shape_is(s, KLAUS_F16) && klaus_conv_is_sound(&plain) && s->groups == s->in_channels &&
+    return klaus_shape_is(s, KLAUS_F16) && klaus_conv_has_geometry(s) && s->groups == s->in_channels &&
            s->out_channels == s->in_channels && s->in_channels >= 8 && s->kernel_rows == s->kernel_cols &&
            (s->kernel_rows == 3 || s->kernel_rows == 5) && s->stride_rows == s->stride_cols &&
            (s->stride_rows == 1 || s->stride_rows == 2) && s->pad_top >= 0 && s->pad_left >= 0;

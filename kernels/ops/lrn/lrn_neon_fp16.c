@@ -7,9 +7,7 @@
 #include "ops/shape.h"
 
 static bool can(const klaus_shape *s) {
-    klaus_shape plain = *s; /* soundness knows float32 */
-    plain.in_dtype = plain.out_dtype = KLAUS_F32;
-    return klaus_shape_is(s, KLAUS_F16) && klaus_lrn_is_sound(&plain) && (s->beta == 0.75f || s->beta == 0.5f) &&
+    return klaus_shape_is(s, KLAUS_F16) && klaus_lrn_has_geometry(s) && (s->beta == 0.75f || s->beta == 0.5f) &&
            s->kappa >= 1e-3f && s->alpha >= 0 && s->alpha <= 1e20f;
 }
 
