@@ -77,7 +77,7 @@ typedef struct klaus_limits_8h {
 
 static inline klaus_limits_8h klaus_activation_limits_8h(uint32_t activation) {
     const klaus_limits_8h limits = {
-        vreinterpretq_f16_u16(vdupq_n_u16(activation == KLAUS_LINEAR ? 0xfc00 : 0)),       /* -infinity */
+        vreinterpretq_f16_u16(vdupq_n_u16(activation == KLAUS_LINEAR ? 0xfc00 : 0)),      /* -infinity */
         vreinterpretq_f16_u16(vdupq_n_u16(activation == KLAUS_RELU6 ? 0x4600 : 0x7c00))}; /* 6, infinity */
     return limits;
 }
