@@ -3,8 +3,9 @@
  * Packed layout, KLAUS_LAYOUT_CONV_F16_PANELS_24: for each group its panels as gemm_f16.h says, weights in the order
  * [kernel row][kernel column][channel of the group].
  * Cells outside the picture are read from a row of zeros. Where there are few channels (a network's first layer) and
- * one group, a whole kernel row is one tap, and the picture is copied into a padded one first, in halves: such a layer
- * takes float32 as well. A pointwise convolution reads the input as it lies, without pointers. */
+ * one group, the picture is copied into a padded one first, in halves (such a layer takes float32 as well), and then
+ * some windows at a time beside each other. They, and a pointwise convolution's input as it lies, are rows of a matrix:
+ * no pointers are needed. */
 #ifndef KLAUS_OPS_CONV_GEMM_F16_H
 #define KLAUS_OPS_CONV_GEMM_F16_H
 #include "ops/op.h"

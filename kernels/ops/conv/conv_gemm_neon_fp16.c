@@ -15,13 +15,13 @@
 #define ROWS KLAUS_GEMM_F16_ROWS
 
 typedef struct geometry {
-    bool joined;                  /* a tap is a kernel row */
-    bool padded;                  /* the input is a padded copy in scratch */
+    bool joined;                  /* windows are copied beside each other from a padded copy of the input */
     bool direct;                  /* pointwise: an output's pixel is its input's */
     int64_t rows, cols, channels; /* of what is read: the input or its padded copy */
-    int32_t top, left;            /* padding that remains to be seen to while reading */
     int32_t taps, depth;
     int32_t group_channels, group_filters;
+    int32_t kernel_row;    /* joined: numbers of a window's row */
+    size_t window_step;    /* ... and from window to window */
     uint64_t shared_bytes; /* scratch for all parts: the padded copy */
     int64_t tiles;         /* of a chunk: a panel of weights serves all of them before the next is fetched */
     uint64_t part_bytes;   /* scratch a part: pieces of sums, zeros, pointers */
@@ -42,8 +42,6 @@ static geometry geometry_of(const klaus_shape *s) {
     g.rows = s->in_rows;
     g.cols = s->in_cols;
     g.channels = s->in_channels;
-    g.top = s->pad_top;
-    g.left = s->pad_left;
     g.group_channels = s->in_channels / s->groups;
     g.group_filters = s->out_channels / s->groups;
     g.direct = s->kernel_rows == 1 && s->kernel_cols == 1 && s->stride_rows == 1 && s->stride_cols == 1 &&
@@ -52,23 +50,22 @@ static geometry geometry_of(const klaus_shape *s) {
     g.taps = s->kernel_rows * s->kernel_cols;
     g.depth = g.group_channels;
     if (g.joined) {
-        const int64_t rows = (int64_t)(s->out_rows - 1) * s->stride_rows + s->kernel_rows;
-        const int64_t cols = (int64_t)(s->out_cols - 1) * s->stride_cols + s->kernel_cols;
-        g.taps = s->kernel_rows;
-        g.depth = s->kernel_cols * s->in_channels;
-        g.padded =
-            s->in_dtype == KLAUS_F32 || s->pad_top != 0 || s->pad_left != 0 || rows > s->in_rows || cols > s->in_cols;
-        if (g.padded) {
-            g.rows = rows;
-            g.cols = cols;
-            g.top = g.left = 0;
-            g.shared_bytes = aligned((uint64_t)(rows * cols * s->in_channels + 8) * 2); /* 8: see `readable` */
-        }
+        g.kernel_row = s->kernel_cols * s->in_channels;
+        g.taps = 1;
+        g.depth = s->kernel_rows * g.kernel_row;
+        g.window_step = ((size_t)g.depth + 7) / 8 * 8;
+        g.rows = (int64_t)(s->out_rows - 1) * s->stride_rows + s->kernel_rows;
+        g.cols = (int64_t)(s->out_cols - 1) * s->stride_cols + s->kernel_cols;
+        g.shared_bytes = aligned((uint64_t)(g.rows * g.cols * s->in_channels + 8) * 2); /* rows are read by eights */
     }
-    g.tiles = g.direct ? CHUNK_BYTES / (2 * ROWS * g.channels) + 1 : CHUNK_TILES;
-    g.sums_bytes = aligned(klaus_gemm_f16_sums_bytes(g.direct ? (int32_t)g.tiles : 1, g.taps, g.depth));
+    const bool matrix = g.direct || g.joined; /* rows lie at equal distances */
+    const int64_t tile_bytes = 2 * ROWS * (g.joined ? (int64_t)g.window_step : g.channels);
+    g.tiles = matrix ? CHUNK_BYTES / tile_bytes + 1 : CHUNK_TILES;
+    g.sums_bytes = aligned(klaus_gemm_f16_sums_bytes(matrix ? (int32_t)g.tiles : 1, g.taps, g.depth));
     g.part_bytes = g.sums_bytes;
-    if (!g.direct)
+    if (g.joined)
+        g.part_bytes += aligned((uint64_t)g.tiles * (uint64_t)tile_bytes + 16);
+    else if (!g.direct)
         g.part_bytes += aligned((uint64_t)s->in_channels * 2) +
                         aligned((uint64_t)g.taps * (CHUNK_TILES * ROWS) * sizeof(uint16_t *));
     return g;
@@ -139,44 +136,74 @@ static void pad(const klaus_call *call, const geometry *g, int32_t part, int32_t
 /* The input pointers of `count` pixels from `pixel` on, [taps][count]. */
 static void point(const klaus_shape *s, const geometry *g, const uint16_t *input, const uint16_t *zeros, int64_t pixel,
                   int32_t count, const uint16_t **pointers) {
-    const int32_t columns = g->joined ? 1 : s->kernel_cols;
     int64_t row = pixel / s->out_cols, col = pixel % s->out_cols;
     for (int32_t r = 0; r < count; r++) {
-        const int64_t y = row * s->stride_rows - g->top, x = col * s->stride_cols - g->left;
+        const int64_t y = row * s->stride_rows - s->pad_top, x = col * s->stride_cols - s->pad_left;
         const uint16_t **to = pointers + r;
         if (++col == s->out_cols) {
             col = 0;
             row++;
         }
         for (int32_t u = 0; u < s->kernel_rows; u++)
-            for (int32_t v = 0; v < columns; v++, to += count) {
+            for (int32_t v = 0; v < s->kernel_cols; v++, to += count) {
                 const bool inside = y + u >= 0 && y + u < g->rows && x + v >= 0 && x + v < g->cols;
                 *to = inside ? input + ((y + u) * g->cols + x + v) * g->channels : zeros;
             }
     }
 }
 
+/* The windows of `count` pixels from `pixel` on. Rows are copied by eights: what is too much of one is overwritten by
+ * the next. `eights` is a constant where it is inlined. */
+__attribute__((always_inline)) static inline void join_some(const klaus_shape *s, const geometry *g,
+                                                            const uint16_t *padded, int64_t pixel, int64_t count,
+                                                            uint16_t *windows, const int eights) {
+    const int64_t line = g->cols * g->channels, step = s->stride_cols * g->channels;
+    int64_t row = pixel / s->out_cols, col = pixel % s->out_cols;
+    const uint16_t *from = padded + row * s->stride_rows * line + col * step;
+    for (; count > 0; count--, windows += g->window_step) {
+        const uint16_t *at = from;
+        uint16_t *to = windows;
+        for (int32_t u = s->kernel_rows; u > 0; u--, at += line, to += g->kernel_row)
+            for (int n = 0; n < eights; n++)
+                klaus_store_8h(to + 8 * n, klaus_load_8h(at + 8 * n));
+        from += step;
+        if (++col == s->out_cols) {
+            col = 0;
+            from = padded + ++row * s->stride_rows * line;
+        }
+    }
+}
+
+static void join(const klaus_shape *s, const geometry *g, const uint16_t *padded, int64_t pixel, int64_t count,
+                 uint16_t *windows) {
+    const int eights = (g->kernel_row + 7) / 8;
+    if (eights == 2)
+        join_some(s, g, padded, pixel, count, windows, 2);
+    else if (eights == 3)
+        join_some(s, g, padded, pixel, count, windows, 3);
+    else
+        join_some(s, g, padded, pixel, count, windows, eights);
+}
+
 void klaus_conv_gemm_f16_run(const klaus_call *call, int32_t phase, int32_t part, int32_t parts) {
     const klaus_shape *s = call->shape;
     const geometry g = geometry_of(s);
     if (phase == 0) {
-        if (g.padded)
+        if (g.joined)
             pad(call, &g, part, parts);
         return;
     }
     uint8_t *own = (uint8_t *)call->scratch + (size_t)(g.shared_bytes + (uint64_t)part * g.part_bytes);
-    uint16_t *zeros = (uint16_t *)(void *)(own + (size_t)g.sums_bytes);
+    uint16_t *more = (uint16_t *)(void *)(own + (size_t)g.sums_bytes); /* zeros and pointers, or windows */
     const uint16_t **pointers =
-        (const uint16_t **)(void *)((uint8_t *)zeros + (size_t)aligned((uint64_t)s->in_channels * 2));
-    const uint16_t *input = g.padded ? call->scratch : call->input[0];
-    const int64_t tiles = g.tiles;
-    if (!g.direct)
-        memset(zeros, 0, (size_t)s->in_channels * 2);
+        (const uint16_t **)(void *)((uint8_t *)more + (size_t)aligned((uint64_t)s->in_channels * 2));
+    const bool pointed = !g.direct && !g.joined;
+    if (pointed)
+        memset(more, 0, (size_t)s->in_channels * 2);
     klaus_gemm_f16_strip strip = {.taps = g.taps,
                                   .depth = g.depth,
-                                  .inputs = g.direct ? NULL : pointers,
-                                  .input_step = (size_t)g.channels,
-                                  .readable = g.padded,
+                                  .input_step = g.joined ? g.window_step : (size_t)g.channels,
+                                  .readable = g.joined,
                                   .activation = s->activation,
                                   .out_dtype = s->out_dtype,
                                   .sums = (uint16_t *)(void *)own,
@@ -184,12 +211,19 @@ void klaus_conv_gemm_f16_run(const klaus_call *call, int32_t phase, int32_t part
     const int64_t number_bytes = (int64_t)klaus_dtype_bytes(s->out_dtype);
     int64_t begin, end;
     klaus_share((int64_t)s->out_rows * s->out_cols, ROWS, part, parts, &begin, &end);
-    for (int64_t chunk = begin; chunk < end; chunk += tiles * ROWS) {
-        const int64_t chunk_end = chunk + tiles * ROWS < end ? chunk + tiles * ROWS : end;
+    for (int64_t chunk = begin; chunk < end; chunk += g.tiles * ROWS) {
+        const int64_t chunk_end = chunk + g.tiles * ROWS < end ? chunk + g.tiles * ROWS : end;
         const int32_t whole = (int32_t)((chunk_end - chunk) / ROWS), rest = (int32_t)((chunk_end - chunk) % ROWS);
-        if (!g.direct)
+        const uint16_t *input = call->input[0];
+        if (g.joined) {
+            join(s, &g, call->scratch, chunk, chunk_end - chunk, more);
+            input = more;
+        } else if (g.direct) {
+            input += chunk * g.channels;
+        }
+        if (pointed)
             for (int64_t pixel = chunk; pixel < chunk_end; pixel += ROWS)
-                point(s, &g, input, zeros, pixel, (int32_t)(chunk_end - pixel < ROWS ? chunk_end - pixel : ROWS),
+                point(s, &g, input, more, pixel, (int32_t)(chunk_end - pixel < ROWS ? chunk_end - pixel : ROWS),
                       pointers + (pixel - chunk) * g.taps);
         const uint8_t *panel = call->packed;
         for (int32_t group = 0; group < s->groups; group++) {
@@ -204,8 +238,8 @@ void klaus_conv_gemm_f16_run(const klaus_call *call, int32_t phase, int32_t part
                     const int64_t at = pixel * s->out_channels + channel;
                     strip.tiles = last ? 1 : whole;
                     strip.rows = last ? rest : ROWS;
-                    strip.inputs = g.direct ? NULL : pointers + (pixel - chunk) * g.taps;
-                    strip.input = input + pixel * g.channels;
+                    strip.inputs = pointed ? pointers + (pixel - chunk) * g.taps : NULL;
+                    strip.input = input + (size_t)(pixel - chunk) * strip.input_step;
                     strip.output = (uint8_t *)call->output + at * number_bytes;
                     strip.addend = s->has_addend ? (const uint8_t *)call->input[1] + at * number_bytes : NULL;
                     klaus_gemm_f16_run(&strip);

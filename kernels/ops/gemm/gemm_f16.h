@@ -74,9 +74,10 @@ typedef struct klaus_gemm_f16_piece {
     size_t stride;
 } klaus_gemm_f16_piece;
 
-/* Tiles of 7 rows and 24 channels of a pointwise convolution, depth in whole eights; gemm_7x24_neon_fp16.c. */
+/* Tiles of 7 rows one after another, one piece of one tap; where the depth is not in whole eights, inputs must be
+ * readable beyond it. gemm_7x24_neon_fp16.c. */
 typedef struct klaus_gemm_f16_rows {
-    int32_t tiles, depth;
+    int32_t tiles, depth, width;
     const uint16_t *input;
     size_t input_step; /* in halves, from row to row */
     const uint16_t *weights, *start;
@@ -85,8 +86,8 @@ typedef struct klaus_gemm_f16_rows {
     size_t stride;
 } klaus_gemm_f16_rows;
 
-void klaus_gemm_f16_rows_7x24(const klaus_gemm_f16_rows *rows);
-/* One tile of any depth; where that is not in whole eights, inputs must be readable beyond it. No addend. */
+void klaus_gemm_f16_rows_7(const klaus_gemm_f16_rows *rows);
+/* One tile of 7 x 24, with the same limits. No addend. */
 void klaus_gemm_f16_piece_7x24(const klaus_gemm_f16_piece *piece);
 
 #endif

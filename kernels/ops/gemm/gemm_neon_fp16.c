@@ -211,28 +211,30 @@ static void join_pieces(const klaus_gemm_f16_strip *strip, int32_t pieces, size_
     (usual ? ways[strip->width / 8 - 1] : join_some)(strip, strip->sums, pieces, step, rows, at);
 }
 
-/* Pointwise, whole tiles of 7 x 24: all tiles of a piece before the next, so that the assembly has the loop. */
+/* Pointwise, whole tiles: all tiles of a piece before the next, so that the assembly has the loop. */
 static void run_rows(const klaus_gemm_f16_strip *strip, const uint16_t *start, const cut *cut, bool plain) {
     static const uint16_t zeros[KLAUS_GEMM_F16_WIDTH];
+    const int32_t width = strip->width;
     klaus_gemm_f16_rows rows = {.tiles = strip->tiles,
+                                .width = width,
                                 .input = strip->input + strip->offset,
                                 .input_step = strip->input_step,
-                                .weights = start + strip->width,
+                                .weights = start + width,
                                 .start = start,
                                 .activation = plain ? strip->activation : KLAUS_LINEAR,
                                 .output = plain ? strip->output : strip->sums,
-                                .stride = plain ? strip->stride : KLAUS_GEMM_F16_WIDTH};
+                                .stride = plain ? strip->stride : (size_t)width};
     const int64_t all = (int64_t)strip->tiles * KLAUS_GEMM_F16_ROWS;
     for (int32_t done = 0; done < strip->depth; done += rows.depth) {
         rows.depth = strip->depth - done < cut->depth ? strip->depth - done : cut->depth;
-        klaus_gemm_f16_rows_7x24(&rows);
+        klaus_gemm_f16_rows_7(&rows);
         rows.input += rows.depth;
-        rows.weights += rows.depth * KLAUS_GEMM_F16_WIDTH;
-        rows.output += all * KLAUS_GEMM_F16_WIDTH;
+        rows.weights += rows.depth * width;
+        rows.output += all * width;
         rows.start = zeros;
     }
     if (!plain)
-        join_pieces(strip, cut->pieces, (size_t)all * KLAUS_GEMM_F16_WIDTH, all, 0);
+        join_pieces(strip, cut->pieces, (size_t)(all * width), all, 0);
 }
 
 void klaus_gemm_f16_run(const klaus_gemm_f16_strip *strip) {
@@ -248,14 +250,14 @@ void klaus_gemm_f16_run(const klaus_gemm_f16_strip *strip) {
     const cut cut = cut_of(strip->taps, strip->depth);
     /* one piece, and nothing to do with it but what the micro-kernels can */
     const bool plain = cut.pieces == 1 && !is_wide(strip) && strip->out_dtype == KLAUS_F16 && strip->outputs == width;
-    const bool whole = rows == KLAUS_GEMM_F16_ROWS && width == KLAUS_GEMM_F16_WIDTH;
-    if (whole && strip->inputs == NULL && strip->depth % 8 == 0 && (!plain || strip->addend == NULL)) {
+    const bool assembly =
+        rows == KLAUS_GEMM_F16_ROWS && (strip->depth % 8 == 0 || strip->readable) && (!plain || strip->addend == NULL);
+    if (assembly && strip->inputs == NULL) {
         run_rows(strip, start, &cut, plain);
         return;
     }
-    const bool assembly = whole && (strip->depth % 8 == 0 || strip->readable) && (!plain || strip->addend == NULL);
     void (*const kernel)(const klaus_gemm_f16_piece *) =
-        assembly ? klaus_gemm_f16_piece_7x24 : kernels[width / 8 - 1][rows - 1];
+        assembly && width == KLAUS_GEMM_F16_WIDTH ? klaus_gemm_f16_piece_7x24 : kernels[width / 8 - 1][rows - 1];
     const uint16_t *const *inputs = strip->inputs, *own[KLAUS_GEMM_F16_ROWS];
     const size_t tile_sums = (size_t)(rows * width);
     for (int32_t tile = 0; tile < strip->tiles; tile++) {
