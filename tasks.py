@@ -39,7 +39,7 @@ HELP = {
     "target": "compile for linux-aarch64, linux-armv7, ios or host (repeatable; default: all this machine can)",
     "device": "a device of devices.toml, or board (repeatable; default: all)",
     "model": "lite0, klaus-mobile or a model file (repeatable; default: both)",
-    "scheme": "quantize as float, q8, klaus-8, klaus-4, klaus-2 or klaus-mixed (default: q8, klaus-mobile klaus-mixed)",
+    "scheme": "quantize as float, q8, q4 (lite0), klaus-8, -4, -2 or -mixed (default: q4, klaus-mobile klaus-mixed)",
     "suite": "conformance, agreement, timing or accuracy (repeatable; default: all)",
     "profile": "quick or normal: how often things are measured (default: quick where the device is emulated)",
     "photos": "folder WNID/*.jpg to measure accuracy on (default: seven freely licensed demo photos)",

@@ -16,6 +16,7 @@ from pathlib import Path
 from device_tests.errors import InventoryError
 from device_tests.photos import DEMO, demo_photos
 from device_tests.plan import ModelPlan, plan_model
+from klaus_runtime import shipped
 from klaus_runtime.calibrate import calibrate
 from klaus_runtime.errors import InputError
 from klaus_runtime.model import Model
@@ -26,19 +27,30 @@ from klaus_runtime.registry import MODELS, load_model
 
 ROOT = Path(__file__).resolve().parent.parent
 AS_IT_IS = "float"  # no quantization: weights stay as the source has them
-DEFAULT_SCHEMES = {"lite0": "q8", "klaus-mobile": "klaus-mixed"}  # a model file stays as it is
+DEFAULT_SCHEMES = {"lite0": "q4", "klaus-mobile": "klaus-mixed"}  # a model file stays as it is
 Say = Callable[[str], None]
 
 
 def scheme_for(source: str, scheme: str) -> str:
-    """The scheme asked for, or the model's default; raises InventoryError for one that does not exist."""
+    """The scheme asked for, or the model's default.
+
+    Raises InventoryError for one that does not exist, or that chooses on photos and has no package here.
+    """
     if scheme and scheme != AS_IT_IS and scheme not in SCHEMES:
         raise InventoryError(f"scheme {scheme!r} is unknown: there are {', '.join([AS_IT_IS, *SCHEMES])}")
+    if scheme and scheme != AS_IT_IS and shipped.needs_calibration(source, scheme):
+        raise InventoryError(
+            f"scheme {scheme} is chosen on photos, and no package of {source} by it comes with the project: make one "
+            f"by `klaus quantize {source} --scheme {scheme} --calibration DIR -o FOLDER` and give its sqlite3 file "
+            "as the model"
+        )
     return scheme or DEFAULT_SCHEMES.get(source, AS_IT_IS)
 
 
 def quantized(source: str, scheme: str, say: Say) -> Model:
     """The model of a name or file, quantized unless the scheme is AS_IT_IS. Raises KlausError kinds."""
+    if (made := shipped.package_of(source, scheme)) is not None:
+        return read_package(made)
     model = load_model(source)
     if scheme == AS_IT_IS:
         return model
@@ -86,33 +98,47 @@ def _prepared(folder: Path) -> ModelPlan:
 
 
 def _make(source: str, scheme: str, folder: Path, say: Say, calibrated: bool) -> None:
-    model = quantized(source, scheme, say)
-    if calibrated and not model.ranges:
-        say(f"{source}: measuring activation ranges on the demonstration photos")
-        model = calibrate(model, [photo.path for photo in demo_photos()])
-    say(f"{source}: packing")
     folder.mkdir()
-    package = write_package(model, folder / "package")
-    packed = pack(read_package(package.files[0]), folder / f"{model.name}-{scheme}.klaus")
-    facts = {"packed": packed.name, "package_bytes": package.total_bytes}
+    files = _shipped(source, scheme, folder / "package")
+    if not files:
+        model = quantized(source, scheme, say)
+        if calibrated and not model.ranges:
+            say(f"{source}: measuring activation ranges on the demonstration photos")
+            model = calibrate(model, [photo.path for photo in demo_photos()])
+        files = write_package(model, folder / "package").files
+    say(f"{source}: packing")
+    model = read_package(files[0])
+    packed = pack(model, folder / f"{model.name}-{scheme}.klaus")
+    facts = {"packed": packed.name, "package_bytes": sum(path.stat().st_size for path in files)}
     (folder / "prepared.json").write_text(json.dumps(facts) + "\n", "utf-8")
+
+
+def _shipped(source: str, scheme: str, folder: Path) -> tuple[Path, ...]:
+    """The files of the package that comes with the project, copied into a new folder; () where none does."""
+    ready = shipped.package_of(source, scheme)
+    if ready is None:
+        return ()
+    folder.mkdir()
+    return tuple(Path(shutil.copyfile(path, folder / path.name)) for path in shipped.files_of(ready))
 
 
 def _key(source: str, scheme: str, calibrated: bool) -> str:
     """Digest of what the result depends on: the code of klaus_runtime, the format, the scheme, the source's bytes."""
     photos = [photo.sha256 for photo in DEMO] if calibrated else []
     digest = hashlib.sha256("\0".join((source, scheme, *photos, "")).encode())
-    for path in _inputs(source):
+    for path in _inputs(source, scheme):
         with path.open("rb") as stream:
             digest.update(f"{path.name}\0{hashlib.file_digest(stream, 'sha256').hexdigest()}\0".encode())
     return digest.hexdigest()[:20]
 
 
-def _inputs(source: str) -> Iterator[Path]:
+def _inputs(source: str, scheme: str) -> Iterator[Path]:
     """Files that the result depends on. A named model's weights are pinned by a hash in the code."""
     code = ROOT / "klaus_runtime"
     yield from sorted(path for path in code.rglob("*") if path.suffix in (".py", ".tsv", ".txt"))
     yield ROOT / "kernels" / "include" / "klaus" / "format.h"
+    if (ready := shipped.package_of(source, scheme)) is not None:
+        yield from shipped.files_of(ready)
     path = Path(source)
     if source not in MODELS and path.is_file():
         yield path

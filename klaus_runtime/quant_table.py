@@ -23,11 +23,13 @@ from klaus_runtime.deflate import Effort
 from klaus_runtime.engine import Crop
 from klaus_runtime.errors import InputError
 from klaus_runtime.evaluate import FastEngine
-from klaus_runtime.model import F32, CropFormation, Model, Provenance
+from klaus_runtime.model import F32, Convolution, CropFormation, FullConnect, Model, Provenance
 from klaus_runtime.published import REFERENCES
 
 FLOAT = "float"
+AS_IT_COMES = "as-it-comes"  # the row of a network whose source has codebooks already
 _SHARED_BYTES = 1 << 29
+_WEIGHTED = (Convolution, FullConnect)
 Report = Callable[[str, int, int], None]
 
 
@@ -74,7 +76,12 @@ class Order:
 
 
 def default_schemes(model: Model, *, calibration: bool) -> tuple[str, ...]:
-    """Klaus' own for a network of his kind, those for every layer else; those that need calibration where it is."""
+    """Klaus' own for a network of his kind, those for every layer else; those that need calibration where it is.
+
+    A network that has codebooks already is measured as it comes, against its weights written out.
+    """
+    if _quantized(model):
+        return (AS_IT_COMES,)
     calibrated = ("q6", "q5", "q4", "q3") if calibration else ()
     if package.why_not_klaus(model) is None:
         return ("klaus-8", "klaus-4", "klaus-2", "klaus-mixed", *(scheme for scheme in calibrated if scheme != "q6"))
@@ -105,7 +112,7 @@ def make(order: Order, report: Report = lambda *_: None) -> Table:
     if len(order.photos) < accuracy.CLAIM_FROM:
         raise InputError(f"{len(order.photos)} photos say nothing about accuracy: give {accuracy.CLAIM_FROM} or more")
     for scheme in order.schemes:
-        if scheme not in quantize.SCHEMES:
+        if scheme not in quantize.SCHEMES and not (scheme == AS_IT_COMES and _quantized(order.model)):
             raise InputError(f"scheme {scheme!r} is unknown: there are {', '.join(quantize.SCHEMES)}")
     wanted = accuracy.positions(order.model.labels, order.photos)
     weights = shapes.weight_count(order.model)
@@ -134,7 +141,9 @@ def make(order: Order, report: Report = lambda *_: None) -> Table:
 def _packaged(order: Order, scheme: str, report: Report) -> tuple[Model, int]:
     """The network of a scheme as its package gives it back, and the package's bytes."""
     model = order.model
-    if scheme != FLOAT:
+    if scheme == FLOAT:
+        model = _written_out(model)
+    elif scheme != AS_IT_COMES:
         model = quantize.quantize(
             model,
             scheme,
@@ -164,6 +173,21 @@ def _packaged(order: Order, scheme: str, report: Report) -> tuple[Model, int]:
         made, total = list(written.files), written.total_bytes
         files.write_bytes(kept, json.dumps(facts).encode())
     return package.read_package(made[0]), total
+
+
+def _quantized(model: Model) -> bool:
+    return any(layer.weights.codebook is not None for layer in model.layers if isinstance(layer, _WEIGHTED))
+
+
+def _written_out(model: Model) -> Model:
+    """The same network with every weight in place of its index; one without codebooks as it is."""
+    layers = tuple(
+        replace(layer, weights=replace(layer.weights, values=layer.weights.stored(), codebook=None))
+        if isinstance(layer, _WEIGHTED) and layer.weights.codebook is not None
+        else layer
+        for layer in model.layers
+    )
+    return replace(model, layers=layers)
 
 
 def _writer() -> str:

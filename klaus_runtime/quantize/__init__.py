@@ -15,10 +15,15 @@ _CALIBRATED: Mapping[str, str] = {
     "q6": "64 entries a codebook, chosen on calibration photos",
     "q5": "32 entries a codebook, chosen on calibration photos",
     "q4": "16 entries a codebook, chosen on calibration photos",
-    "q3": "16 entries a codebook at 2.9 bits a weight as a coder counts them, chosen on calibration photos",
+    "q3": "16 entries a codebook at 3.05 bits a weight as a coder counts them, chosen on calibration photos",
     "auto": "mixed precision: the most bits within --budget, or the fewest within --max-loss",
 }
 SCHEMES: Mapping[str, str] = {name: scheme.description for name, scheme in schemes.SCHEMES.items()} | dict(_CALIBRATED)
+
+
+def needs_photos(scheme: str) -> bool:
+    """Whether a scheme (a key of SCHEMES) chooses on calibration photos and does nothing without them."""
+    return scheme in _CALIBRATED
 
 
 def quantize(
@@ -71,4 +76,4 @@ def quantize(
     return replace(result, provenance=replace(model.provenance, scheme=said))
 
 
-__all__ = ["SCHEMES", "quantize"]
+__all__ = ["SCHEMES", "needs_photos", "quantize"]

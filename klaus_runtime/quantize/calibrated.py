@@ -23,7 +23,7 @@ from klaus_runtime.quantize.tune import Course
 
 F64 = npt.NDArray[np.float64]
 Report = Callable[[str, int, int], None]
-_IMPORTANCE_VIEWS = 256
+_IMPORTANCE_VIEWS = 128
 _ROUGH_VIEWS = 64
 
 
@@ -35,16 +35,16 @@ class Recipe:
     bits: float | None = None  # a weight, on average, entropy coded; None: whatever the entries take
     fine_entries: int = 256  # of the first layer and of depthwise ones, which are few weights and suffer most
     views: int = 3  # of every photo
-    course: Course | None = None  # docs/quantization.md: why no scheme tunes yet
+    course: Course | None = None
     method: Method = field(default_factory=Method)
 
 
 RECIPES = {
-    "q8": Recipe(256),
-    "q6": Recipe(64),
-    "q5": Recipe(32),
-    "q4": Recipe(16),
-    "q3": Recipe(16, bits=2.9),
+    "q8": Recipe(256, views=1),
+    "q6": Recipe(64, views=2),
+    "q5": Recipe(32, views=3),
+    "q4": Recipe(16, views=6),
+    "q3": Recipe(16, bits=3.05, views=3),
 }
 
 
@@ -57,15 +57,21 @@ def apply(
     """
     report("reading photos", 0, 1)
     tensors = views.form(model, photos, recipe.views, seed=seed)
-    checkpoints = Checkpoints(work, model, tensors, recipe, seed)
+    checkpoints = Checkpoints(work, model, tensors, replace(recipe, course=None), seed)
     rates, weights = _prices(model, recipe, tensors, seed, checkpoints, report)
     plans = [_plan(layer, recipe, rate, own) for layer, rate, own in zip(model.layers, rates, weights, strict=True)]
     result = sequential.quantize_layers(
         model, tensors, plans, method=recipe.method, seed=seed, checkpoints=checkpoints, report=report
     )
     if recipe.course is not None:
+        course = recipe.course
         result = tune.tune(
-            model, result, tensors, course=recipe.course, seed=seed, checkpoints=checkpoints, report=report
+            model,
+            result,
+            lambda step: views.fresh(model, photos, course.batch, np.random.default_rng((seed, step))),
+            course=course,
+            checkpoints=Checkpoints(work, model, tensors, recipe, seed),
+            report=report,
         )
     return result
 

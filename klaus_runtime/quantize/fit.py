@@ -20,7 +20,7 @@ F64 = npt.NDArray[np.float64]
 _START_ROUNDS = 4  # of k-means and scales in turn, before the covariance counts
 _KMEANS_STEPS = 60
 _CREST = 4.0  # a scale starts at the rms of its output, or at its largest weight / 4 where that is more
-_OUTPUTS = 96  # that a codebook is solved from: its few unknowns need no more
+_OUTPUTS = 48  # that a codebook is solved from: its few unknowns need no more
 _LEAST_SHARE = 1e-4  # of an entry, in its price: an entry that has died out may come back
 
 

@@ -62,8 +62,9 @@ class Method:
 
     damping: float = 0.01  # of the covariance that indices are chosen under, in shares of its mean diagonal
     caution: float = 1.0  # the same of the regression that moves the target away from the weights
-    rows_a_weight: int = 64  # positions that moments are measured at, for each weight of an output
-    least_rows: int = 8_000
+    rows_a_weight: int = 32  # positions that moments are measured at, for each weight of an output
+    least_rows: int = 8_000  # of pointwise layers
+    least_windows: int = 2_000  # the same where positions must be unfolded, which takes longer than all else
     live_bytes: int = 2_500_000_000  # of kept activations; early layers of large nets see fewer views for it
     pooled_share: float = 0.5  # of a full connect's covariance that comes from behind the pool, the rest before it
     effort: Effort = field(default_factory=Effort)
@@ -146,7 +147,9 @@ def _restored(found: Arrays) -> Weights:
 def _measured(
     travel: _Travel, model: Model, number: int, layer: Convolution | FullConnect, method: Method, seed: int
 ) -> moments.Moments:
-    rows = max(method.least_rows, method.rows_a_weight * (layer.weights.values.size // len(layer.weights.bias)))
+    pointwise = isinstance(layer, FullConnect) or layer.window == _POINT
+    least = method.least_rows if pointwise else method.least_windows
+    rows = max(least, method.rows_a_weight * (layer.weights.values.size // len(layer.weights.bias)))
     share = math.ceil(rows / travel.chunk_count(layer))
     found = moments.measure(layer, travel.read(layer), rows=share, seed=seed + number)
     source = model.layers[layer.inputs[0]] if layer.inputs[0] != NETWORK_INPUT else None

@@ -51,6 +51,18 @@ def order(photos: list[tuple[str, Path]], tmp_path: Path) -> quant_table.Order:
     )
 
 
+def test_a_network_that_comes_with_codebooks_is_measured_as_it_comes(order: quant_table.Order) -> None:
+    source = quantize(order.model, "klaus-4")
+    schemes = quant_table.default_schemes(source, calibration=True)
+    assert schemes == (quant_table.AS_IT_COMES,)
+    whole, own = quant_table.make(replace(order, model=source, schemes=schemes)).rows
+    assert own.total_bytes < whole.total_bytes
+    assert own.change is not None
+    assert (own.change.divergence, own.change.agree, own.change.top1) == (0, 100, 0)
+    with pytest.raises(InputError, match="is unknown"):
+        quant_table.make(replace(order, schemes=schemes))
+
+
 def test_rows_are_what_packages_give(order: quant_table.Order, monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[str] = []
     table = quant_table.make(order, lambda what, done, of: told.append(f"{what} {done}/{of}"))
@@ -129,8 +141,9 @@ def test_schemes_and_crops_by_default(order: quant_table.Order, tmp_path: Path) 
         "klaus-2",
         "klaus-mixed",
     )
-    assert quant_table.default_schemes(everything(), calibration=False) == ("q8",)
-    assert "q4" in quant_table.default_schemes(everything(), calibration=True)
+    floats = quant_table._written_out(everything())
+    assert quant_table.default_schemes(floats, calibration=False) == ("q8",)
+    assert "q4" in quant_table.default_schemes(floats, calibration=True)
     assert quant_table.default_crop(order.model, order.photos) == "center"
     same, other = tmp_path / "same.png", tmp_path / "other.png"
     Image.new("RGB", (9, 9)).save(same)

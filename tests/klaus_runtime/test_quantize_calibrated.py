@@ -14,6 +14,7 @@ from klaus_runtime.errors import InputError
 from klaus_runtime.evaluate import FastEngine
 from klaus_runtime.model import (
     F32,
+    U8,
     Activation,
     Add,
     Codebook,
@@ -233,6 +234,10 @@ def plain(model: Model, entries: int) -> Model:
     return replace(model, layers=tuple(layers))
 
 
+def batches(model: Model, course: tune.Course) -> tune.Views:
+    return lambda step: inputs(model, course.batch, 1000 + step)
+
+
 def loss(model: Model, quantized: Model, seed: int = 7) -> float:
     tensors = inputs(model, 100, seed)
     return float(kl_divergence(FastEngine(model).logits(tensors), FastEngine(quantized).logits(tensors)).mean())
@@ -242,9 +247,8 @@ def test_each_step_gains_on_photos_not_seen() -> None:
     model = small()
     tensors = inputs(model, 200)
     by_layers = run(model, tensors, plans(model, 4))
-    tuned = tune.tune(
-        model, by_layers, tensors, course=tune.Course(steps=150, batch=32, rate=5e-3), seed=0, checkpoints=NOTHING_KEPT
-    )
+    course = tune.Course(steps=150, batch=32, rate=5e-3, hidden_rate=0)
+    tuned = tune.tune(model, by_layers, batches(model, course), course=course, checkpoints=NOTHING_KEPT)
     losses = [loss(model, found) for found in (plain(model, 4), by_layers, tuned)]
     assert losses[1] < 0.5 * losses[0]
     assert losses[2] < 0.97 * losses[1]
@@ -278,14 +282,14 @@ def test_an_interrupted_run_goes_on_and_ends_the_same(tmp_path: Path) -> None:
         first = sequential.quantize_layers(
             model, tensors, plans(model, 16), method=Method(), seed=0, checkpoints=kept, report=report
         )
-        return tune.tune(model, first, tensors, course=course, seed=0, checkpoints=kept, report=report)
+        return tune.tune(model, first, batches(model, course), course=course, checkpoints=kept, report=report)
 
-    for stop in ("project 3", "tuning 17"):
+    for stop in ("project 3", "tuning 22"):
         with pytest.raises(KeyboardInterrupt):
             work(stop)
     resumed = work(None)
     whole = run(model, tensors, plans(model, 16))
-    whole = tune.tune(model, whole, tensors, course=course, seed=0, checkpoints=NOTHING_KEPT)
+    whole = tune.tune(model, whole, batches(model, course), course=course, checkpoints=NOTHING_KEPT)
     assert_same(resumed, whole)
 
 
@@ -315,6 +319,59 @@ def test_views_of_photos(photos: Path) -> None:
     assert_same(tensors[24:48], tensors[:24, :, ::-1])
     assert_same(views.form(model, found, 4, seed=0), tensors)
     assert not np.array_equal(views.form(model, found, 4, seed=1), tensors)
+
+
+def test_fresh_views_are_new_every_time_and_the_same_again(photos: Path) -> None:
+    model = small()
+    found = views.find(photos)
+
+    def drawn(step: int) -> F32:
+        return views.fresh(model, found, 16, np.random.default_rng((0, step)))
+
+    first = drawn(0)
+    assert (first.shape, first.dtype) == ((16, 16, 16, 3), np.float32)
+    assert_same(drawn(0), first)
+    assert not np.array_equal(drawn(1), first)
+    # Mean 127, scale 1/64: no view leaves what a picture can hold.
+    assert first.min() >= -127 / 64 - 1e-6
+    assert first.max() <= 128 / 64 + 1e-6
+    whole = views.form(model, found, 2, seed=0)
+    seen = sum(any(np.array_equal(view, one) for one in whole) for view in first)
+    assert seen == 0
+
+
+def test_tuning_moves_indices_where_that_gains() -> None:
+    model = small()
+    start = plain(model, 4)
+    results = {}
+    for hidden_rate in (0.0, 2e-3):
+        course = tune.Course(steps=120, batch=32, rate=3e-3, hidden_rate=hidden_rate)
+        results[hidden_rate] = tune.tune(model, start, batches(model, course), course=course, checkpoints=NOTHING_KEPT)
+
+    def indices(found: Model) -> list[U8]:
+        return [
+            layer.weights.values.astype(np.uint8)
+            for layer in found.layers
+            if isinstance(layer, Convolution | FullConnect)
+        ]
+
+    for before, still, moved in zip(*(indices(found) for found in (start, *results.values())), strict=True):
+        assert_same(before, still)
+        assert 0 <= (before != moved).mean() < 0.5
+    assert any(not np.array_equal(a, b) for a, b in zip(indices(start), indices(results[2e-3]), strict=True))
+    assert loss(model, results[2e-3]) < 0.97 * loss(model, results[0.0]) < loss(model, start)
+
+
+def test_hidden_weights_start_in_the_cell_of_their_entry() -> None:
+    model = small()
+    start = plain(model, 8)
+    for origin, layer in zip(model.layers, start.layers, strict=True):
+        if isinstance(layer, Convolution | FullConnect):
+            assert isinstance(origin, Convolution | FullConnect)
+            assert layer.weights.codebook is not None
+            hidden = tune._hidden(origin.weights, layer.weights)
+            found = tune._nearest(hidden, layer.weights.codebook.values)
+            assert_same(found, layer.weights.values.ravel().astype(np.uint8))
 
 
 @pytest.mark.parametrize("scheme", ["q8", "q6", "q4", "q3"])
