@@ -12,7 +12,7 @@ from typing import Literal
 from rich.table import Table
 from rich.text import Text
 
-from klaus_runtime import accuracy, answers, chart, files, images, native, package, quant_table, registry
+from klaus_runtime import accuracy, answers, chart, files, images, memory, native, package, quant_table, registry
 from klaus_runtime.cli.options import (
     Commands,
     add_effort,
@@ -62,6 +62,7 @@ def register(commands: Commands) -> None:
 
 
 def _eval(options: argparse.Namespace) -> None:
+    memory.keep_freed()
     model = model_of(options, options.source)
     patches = patches_of(options, model)
     photos = images.find_photos(options.images)[: options.limit]
@@ -142,6 +143,7 @@ def _ask(
 
 
 def _quant_table(options: argparse.Namespace) -> None:
+    memory.keep_freed()
     model = model_of(options, options.source)
     photos = images.find_photos(options.images)[: options.limit]
     _numbers(model, options.source, photos)

@@ -6,7 +6,7 @@ import argparse
 from dataclasses import asdict
 from pathlib import Path
 
-from klaus_runtime import calibrate, package, quantize, registry, shapes
+from klaus_runtime import calibrate, memory, package, quantize, registry, shapes
 from klaus_runtime.cli.options import Commands, add_effort, model_of, points_of_100, size
 from klaus_runtime.cli.words import facts, progress, say, say_json, say_origin
 from klaus_runtime.errors import InputError
@@ -45,6 +45,7 @@ def register(commands: Commands) -> None:
 
 
 def _quantize(options: argparse.Namespace) -> None:
+    memory.keep_freed()
     source = model_of(options, options.source)
     with progress("quantizing") as report:
         model = quantize.quantize(
@@ -70,6 +71,7 @@ def _quantize(options: argparse.Namespace) -> None:
 
 
 def _calibrate(options: argparse.Namespace) -> None:
+    memory.keep_freed()
     path = Path(options.source)
     if options.out is None and (options.source in registry.MODELS or path.suffix != ".sqlite3"):
         raise InputError(f"{options.source}: is no package that ranges could be written into: say where by -o DIR")
