@@ -15,7 +15,7 @@ _CALIBRATED: Mapping[str, str] = {
     "q6": "64 entries a codebook, chosen on calibration photos",
     "q5": "32 entries a codebook, chosen on calibration photos",
     "q4": "16 entries a codebook, chosen on calibration photos",
-    "q3": "16 entries a codebook at 3.05 bits a weight as a coder counts them, chosen on calibration photos",
+    "q3": "9 entries a codebook, about 2.8 bits a weight as a coder counts them, chosen on calibration photos",
     "auto": "mixed precision: the most bits within --budget, or the fewest within --max-loss",
 }
 SCHEMES: Mapping[str, str] = {name: scheme.description for name, scheme in schemes.SCHEMES.items()} | dict(_CALIBRATED)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -99,5 +98,5 @@ def within_loss(
 def _recipe(bits: float) -> Recipe:
     """Small codebooks as long as they serve; beyond, large ones at a price."""
     if bits <= _FEW_ENTRIES_TO:
-        return replace(calibrated.RECIPES["q3"], bits=bits)
-    return Recipe(256, bits=bits, course=calibrated.RECIPES["q4"].course)
+        return Recipe(16, bits=bits)
+    return Recipe(256, bits=bits)

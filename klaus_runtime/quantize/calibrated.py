@@ -44,7 +44,7 @@ RECIPES = {
     "q6": Recipe(64, views=2),
     "q5": Recipe(32, views=3),
     "q4": Recipe(16, views=6),
-    "q3": Recipe(16, bits=3.05, views=3),
+    "q3": Recipe(9, views=3),
 }
 
 
