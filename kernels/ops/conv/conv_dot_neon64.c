@@ -3,8 +3,7 @@
 #include "ops/conv/conv.h"
 #include "ops/conv/conv_dot.h"
 #include "ops/gemm/gemm.h"
-#include "ops/int8.h"
-#include "ops/neon.h"
+#include "ops/int8_neon64.h"
 #include "ops/shape.h"
 
 /* Gathered inputs are made for so many bytes at once, a part of the second-level cache: each panel of weights is
@@ -119,7 +118,6 @@ static void make_constants(const klaus_call *call, const geometry *g) {
     const klaus_shape *s = call->shape;
     int32_t *start = call->scratch;
     float *multiplier = (float *)(void *)(start + g->channels), *offset = multiplier + g->channels;
-    memset(call->scratch, 0, (size_t)g->channels * 12);
     const uint8_t *panel = call->packed;
     int64_t at = 0;
     for (int32_t group = 0; group < s->groups; group++)
@@ -127,18 +125,52 @@ static void make_constants(const klaus_call *call, const geometry *g) {
             width = klaus_panel_width(g->group_filters, first, KLAUS_DOT_WIDTH);
             const float *steps = (const float *)(const void *)panel;
             const int32_t *sums = (const int32_t *)(const void *)(steps + width);
-            for (int32_t c = 0; c < width && first + c < g->group_filters; c++) {
-                const int64_t channel = (int64_t)group * g->group_filters + first + c;
-                start[at + c] = -s->in_quantization[0].zero * sums[c];
-                multiplier[at + c] = klaus_int8_multiplier(s, call->weights, channel, steps[c]);
-                offset[at + c] = klaus_int8_offset(s, call->weights, channel);
-            }
+            const int32_t left = g->group_filters - first, count = left < width ? left : width;
+            for (int32_t c = 0; c < width; c += 4)
+                vst1q_s32(start + at + c, vmulq_n_s32(vld1q_s32(sums + c), -s->in_quantization[0].zero));
+            klaus_int8_head(call, (int64_t)group * g->group_filters + first, count, width, steps, multiplier + at,
+                            offset + at);
             at += width;
             panel += panel_bytes(g, width);
         }
 }
 
 /* ---- gathering: windows of four pixels as one block ---- */
+
+/* 16 numbers of each of four rows. */
+static inline void interleave_16(const int8_t *a, const int8_t *b, const int8_t *c, const int8_t *d, int8_t *block) {
+    const int32x4x4_t four = {{vreinterpretq_s32_s8(vld1q_s8(a)), vreinterpretq_s32_s8(vld1q_s8(b)),
+                               vreinterpretq_s32_s8(vld1q_s8(c)), vreinterpretq_s32_s8(vld1q_s8(d))}};
+    vst4q_s32((int32_t *)(void *)block, four);
+}
+
+/* `bytes` numbers (at least 16, a multiple of 4) of four rows, `step` apart. */
+static inline void interleave(const int8_t *from, int64_t step, int64_t bytes, int8_t *block) {
+    const int8_t *b = from + step, *c = b + step, *d = c + step;
+#pragma clang loop unroll(disable)
+    for (; bytes >= 16; bytes -= 16, block += 64) {
+        interleave_16(from, b, c, d, block);
+        from += 16;
+        b += 16;
+        c += 16;
+        d += 16;
+    }
+    if (bytes > 0) { /* the last 16 once more, where they end */
+        const int64_t back = bytes - 16;
+        interleave_16(from + back, b + back, c + back, d + back, block + 4 * back);
+    }
+}
+
+/* The same of rows anywhere. */
+static void interleave_rows(const int8_t *const rows[KLAUS_DOT_BLOCK], int64_t bytes, int8_t *block) {
+    int64_t at = 0;
+    for (; at + 16 <= bytes; at += 16)
+        interleave_16(rows[0] + at, rows[1] + at, rows[2] + at, rows[3] + at, block + 4 * at);
+    if (at < bytes) {
+        at = bytes - 16;
+        interleave_16(rows[0] + at, rows[1] + at, rows[2] + at, rows[3] + at, block + 4 * at);
+    }
+}
 
 /* Where the windows of four pixels begin; those that do not exist repeat the last one. */
 typedef struct windows {
@@ -175,7 +207,7 @@ static void gather_taps(const klaus_call *call, const geometry *g, const windows
                     w->y[r] + u >= 0 && w->y[r] + u < s->in_rows && w->x[r] + v >= 0 && w->x[r] + v < s->in_cols;
                 from[r] = there ? w->from[r] + at : zeros;
             }
-            klaus_dot_interleave(from, g->group_channels, block);
+            interleave_rows(from, g->group_channels, block);
             block += KLAUS_DOT_BLOCK * g->group_channels;
         }
 }
@@ -217,80 +249,101 @@ __attribute__((noinline)) static void gather_any(const klaus_call *call, const g
         gather_taps(call, g, &w, rows, block);
         return;
     }
-    const int8_t *from[KLAUS_DOT_BLOCK];
-    for (int64_t r = 0; r < KLAUS_DOT_BLOCK; r++) {
-        int8_t *row = rows + (size_t)r * g->gathered_bytes;
-        from[r] = row;
-        gather_window(call, g, w.y[r], w.x[r], first, row);
-    }
-    klaus_dot_interleave(from, (int64_t)g->row_bytes, block);
+    for (int64_t r = 0; r < KLAUS_DOT_BLOCK; r++)
+        gather_window(call, g, w.y[r], w.x[r], first, rows + (size_t)r * g->gathered_bytes);
+    interleave(rows, (int64_t)g->gathered_bytes, (int64_t)g->row_bytes, block);
 }
 
-/* Four neighbours in one line inside the picture, the first one's window from `from` on; taps of whole vectors. */
-__attribute__((noinline)) static void gather_inner_taps(const klaus_shape *s, const geometry *g, const int8_t *from,
-                                                        int8_t *block) {
-    const int64_t step = (int64_t)s->stride_cols * s->in_channels;
-    for (int32_t u = 0; u < s->kernel_rows; u++) {
-        const int8_t *tap = from + (int64_t)u * s->in_cols * s->in_channels;
-        for (int32_t v = 0; v < s->kernel_cols; v++, tap += s->in_channels) {
-            const int8_t *const four[KLAUS_DOT_BLOCK] = {tap, tap + step, tap + 2 * step, tap + 3 * step};
-            klaus_dot_interleave(four, g->group_channels, block);
-            block += KLAUS_DOT_BLOCK * g->group_channels;
+/* `blocks` times four neighbours in one line inside the picture, the first window from `from` on; taps of whole
+ * vectors. Returns where the blocks end. */
+static int8_t *gather_inner_taps(const klaus_shape *s, const geometry *g, const int8_t *from, int64_t blocks,
+                                 int8_t *block) {
+    const int64_t step = (int64_t)s->stride_cols * s->in_channels, line = (int64_t)s->in_cols * s->in_channels;
+    for (; blocks > 0; blocks--, from += KLAUS_DOT_BLOCK * step) {
+        int8_t *to = block;
+        for (int32_t u = 0; u < s->kernel_rows; u++) {
+            const int8_t *tap = from + u * line;
+            for (int32_t v = s->kernel_cols; v > 0; v--, tap += s->in_channels) {
+                interleave(tap, step, g->group_channels, to);
+                to += KLAUS_DOT_BLOCK * g->group_channels;
+            }
         }
+        block += g->block_bytes;
     }
+    return block;
 }
 
-/* The same for one group of any number of channels. Kernel rows are read in whole vectors, their ends first: what
- * is read beyond a row lands where the next one's beginning comes, or beyond the depth. */
-__attribute__((noinline)) static void gather_inner_rows(const klaus_shape *s, const geometry *g, const int8_t *from,
-                                                        int8_t *rows, int8_t *block) {
+/* The same for one group of any number of channels. Kernel rows are read in whole vectors, their ends first: what is
+ * read beyond a row lands where the next one's beginning comes, or beyond the depth. */
+static int8_t *gather_inner_rows(const klaus_shape *s, const geometry *g, const int8_t *from, int64_t blocks,
+                                 int8_t *rows, int8_t *block) {
     const int64_t step = (int64_t)s->stride_cols * s->in_channels, line = (int64_t)s->in_cols * s->in_channels;
     const int64_t bytes = (int64_t)s->kernel_cols * s->in_channels, gathered = (int64_t)g->gathered_bytes;
-    for (int64_t i = (bytes - 1) / 16 * 16; i >= 0; i -= 16) {
-        const int8_t *x = from + i;
-        int8_t *to = rows + i;
+    for (; blocks > 0; blocks--, from += KLAUS_DOT_BLOCK * step) {
+        for (int64_t i = (bytes - 1) / 16 * 16; i >= 0; i -= 16) {
+            const int8_t *x = from + i;
+            int8_t *to = rows + i;
 #pragma clang loop unroll(disable)
-        for (int32_t u = s->kernel_rows; u > 0; u--, x += line, to += bytes) {
-            const int8x16_t a = vld1q_s8(x), b = vld1q_s8(x + step), c = vld1q_s8(x + 2 * step),
-                            d = vld1q_s8(x + 3 * step);
-            vst1q_s8(to, a);
-            vst1q_s8(to + gathered, b);
-            vst1q_s8(to + 2 * gathered, c);
-            vst1q_s8(to + 3 * gathered, d);
+            for (int32_t u = s->kernel_rows; u > 0; u--, x += line, to += bytes) {
+                const int8x16_t a = vld1q_s8(x), b = vld1q_s8(x + step), c = vld1q_s8(x + 2 * step),
+                                d = vld1q_s8(x + 3 * step);
+                vst1q_s8(to, a);
+                vst1q_s8(to + gathered, b);
+                vst1q_s8(to + 2 * gathered, c);
+                vst1q_s8(to + 3 * gathered, d);
+            }
         }
+        interleave(rows, gathered, (int64_t)g->row_bytes, block);
+        block += g->block_bytes;
     }
-    const int8_t *const four[KLAUS_DOT_BLOCK] = {rows, rows + gathered, rows + 2 * gathered, rows + 3 * gathered};
-    klaus_dot_interleave(four, (int64_t)g->row_bytes, block);
+    return block;
 }
 
-/* Four pixels from `pixel` on, of which `count` exist, as one block. */
-static void make_block(const klaus_call *call, const geometry *g, int64_t pixel, int64_t count, int64_t first,
-                       int8_t *rows, int8_t *block) {
+/* How many blocks from output pixel (row, col) on, up to `most`, the inner gathering can do at once. */
+static int64_t inner_blocks(const klaus_shape *s, const geometry *g, int64_t row, int64_t col, int64_t offset,
+                            int64_t most) {
+    if (row < g->first_row || row > g->last_row || col < g->first_col)
+        return 0;
+    const int64_t here = (g->last_col + 1 - col) / KLAUS_DOT_BLOCK;
+    most = here < most ? here : most;
+    if (g->group_channels % 16 == 0 || most <= 0)
+        return most;
+    const int64_t step = KLAUS_DOT_BLOCK * (int64_t)s->stride_cols * s->in_channels;
+    const int64_t safe = s->groups > 1 || offset > g->last_copied ? 0 : (g->last_copied - offset) / step + 1;
+    return safe < most ? safe : most;
+}
+
+/* Pixels begin .. end - 1 as blocks. */
+static void make_blocks(const klaus_call *call, const geometry *g, int64_t begin, int64_t end, int64_t first,
+                        int8_t *rows, int8_t *block) {
     const klaus_shape *s = call->shape;
     const int8_t *input = (const int8_t *)call->input[0] + first;
     if (g->direct) {
-        const int8_t *from[KLAUS_DOT_BLOCK];
-        for (int64_t r = 0; r < KLAUS_DOT_BLOCK; r++)
-            from[r] = input + (pixel + (r < count ? r : count - 1)) * s->in_channels;
-        klaus_dot_interleave(from, g->depth, block);
+        for (; begin + KLAUS_DOT_BLOCK <= end; begin += KLAUS_DOT_BLOCK, block += g->block_bytes)
+            interleave(input + begin * s->in_channels, s->in_channels, g->depth, block);
+        if (begin < end) {
+            const int8_t *from[KLAUS_DOT_BLOCK];
+            for (int64_t r = 0; r < KLAUS_DOT_BLOCK; r++)
+                from[r] = input + (begin + r < end ? begin + r : end - 1) * s->in_channels;
+            interleave_rows(from, g->depth, block);
+        }
         return;
     }
-    const int64_t row = pixel / s->out_cols, col = pixel % s->out_cols;
-    if (count == KLAUS_DOT_BLOCK && row >= g->first_row && row <= g->last_row && col >= g->first_col &&
-        col + KLAUS_DOT_BLOCK - 1 <= g->last_col) {
-        const int8_t *from =
-            input +
+    while (begin < end) {
+        const int64_t row = begin / s->out_cols, col = begin % s->out_cols;
+        const int64_t offset =
             ((row * s->stride_rows - s->pad_top) * s->in_cols + col * s->stride_cols - s->pad_left) * s->in_channels;
-        if (g->group_channels % 16 == 0) {
-            gather_inner_taps(s, g, from, block);
-            return;
+        const int64_t blocks = inner_blocks(s, g, row, col, offset, (end - begin) / KLAUS_DOT_BLOCK);
+        if (blocks > 0) {
+            block = g->group_channels % 16 == 0 ? gather_inner_taps(s, g, input + offset, blocks, block)
+                                                : gather_inner_rows(s, g, input + offset, blocks, rows, block);
+            begin += blocks * KLAUS_DOT_BLOCK;
+            continue;
         }
-        if (s->groups == 1 && from - input <= g->last_copied) {
-            gather_inner_rows(s, g, from, rows, block);
-            return;
-        }
+        gather_any(call, g, begin, end - begin < KLAUS_DOT_BLOCK ? end - begin : KLAUS_DOT_BLOCK, first, rows, block);
+        block += g->block_bytes;
+        begin += KLAUS_DOT_BLOCK;
     }
-    gather_any(call, g, pixel, count, first, rows, block);
 }
 
 void klaus_conv_dot_run(const klaus_call *call, int32_t phase, int32_t part, int32_t parts,
@@ -317,11 +370,7 @@ void klaus_conv_dot_run(const klaus_call *call, int32_t phase, int32_t part, int
         tile.start = call->scratch;
         tile.rows = chunk_end - chunk;
         for (int32_t group = 0; group < s->groups; group++) {
-            int8_t *block = blocks;
-            for (int64_t pixel = chunk; pixel < chunk_end; pixel += KLAUS_DOT_BLOCK, block += g.block_bytes) {
-                const int64_t count = chunk_end - pixel < KLAUS_DOT_BLOCK ? chunk_end - pixel : KLAUS_DOT_BLOCK;
-                make_block(call, &g, pixel, count, (int64_t)group * g.group_channels, rows, block);
-            }
+            make_blocks(call, &g, chunk, chunk_end, (int64_t)group * g.group_channels, rows, blocks);
             for (int32_t first = 0; first < g.group_filters; first += tile.width) {
                 tile.width = klaus_panel_width(g.group_filters, first, KLAUS_DOT_WIDTH);
                 tile.outputs = g.group_filters - first < tile.width ? g.group_filters - first : tile.width;

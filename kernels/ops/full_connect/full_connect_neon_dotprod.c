@@ -4,9 +4,8 @@
 
 #include "ops/full_connect/full_connect_dot.h"
 #include "ops/gemm/gemm_dot.h"
-#include "ops/int8.h"
+#include "ops/int8_neon64.h"
 #include "ops/layouts.h"
-#include "ops/neon.h"
 #include "ops/shape.h"
 
 #define WIDTH KLAUS_FULL_CONNECT_DOT_WIDTH
@@ -222,14 +221,12 @@ static void multiply(const klaus_call *call, int32_t part, int32_t parts) {
                                (size_t)(channel / WIDTH) * klaus_full_connect_dot_panel_bytes(s);
         const float *steps = (const float *)(const void *)panel;
         const int32_t *weight_sums = (const int32_t *)(const void *)(steps + WIDTH);
-        int32_t start[WIDTH] = {0};
-        float multiplier[WIDTH] = {0}, offset[WIDTH] = {0};
+        int32_t start[WIDTH];
+        float multiplier[WIDTH], offset[WIDTH];
         tile.outputs = (int32_t)(end - channel < WIDTH ? end - channel : WIDTH);
-        for (int32_t c = 0; c < tile.outputs; c++) {
+        for (int32_t c = 0; c < WIDTH; c++)
             start[c] = -s->in_quantization[0].zero * weight_sums[c];
-            multiplier[c] = klaus_int8_multiplier(s, call->weights, channel + c, steps[c]);
-            offset[c] = klaus_int8_offset(s, call->weights, channel + c);
-        }
+        klaus_int8_head(call, channel, tile.outputs, WIDTH, steps, multiplier, offset);
         tile.multiplier = multiplier;
         tile.offset = offset;
         const int8_t *x = call->scratch;

@@ -1,10 +1,9 @@
 /* The int8 matrix multiply's micro-kernels for cores with dot products: a few rows of inputs times one panel of
  * weights, exact sums kept in registers, finished as ops/int8.h says.
  *
- * A step is four numbers of depth. Inputs are gathered and interleaved first (klaus_dot_interleave), so that a tile
- * reads both sides in order: four rows are one block, [step][row][4]; rows beyond the last one may hold anything. A
- * panel has 4, 8 or 12 output channels, [step][channel][4], zeros where there is no weight: what an input holds there
- * does not matter. */
+ * A step is four numbers of depth. Inputs are gathered and interleaved first, so that a tile reads both sides in order:
+ * four rows are one block, [step][row][4]; rows beyond the last one may hold anything. A panel has 4, 8 or 12 output
+ * channels, [step][channel][4], zeros where there is no weight: what an input holds there does not matter. */
 #ifndef KLAUS_OPS_GEMM_DOT_H
 #define KLAUS_OPS_GEMM_DOT_H
 #include "ops/op.h"
@@ -50,8 +49,5 @@ klaus_dot_results klaus_dot_results_of(const klaus_shape *shape);
 /* Results of bare sums, [rows][width], that a micro-kernel leaves to this: other than whole vectors of int8. The
  * first one stands at `at`. */
 void klaus_dot_finish(const klaus_dot_tile *tile, int64_t at, int32_t rows, const int32_t *sums);
-
-/* Four rows of `bytes` numbers (at least 16, a multiple of 4) as one block. */
-void klaus_dot_interleave(const int8_t *const rows[KLAUS_DOT_BLOCK], int64_t bytes, int8_t *block);
 
 #endif

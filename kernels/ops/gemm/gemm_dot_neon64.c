@@ -15,23 +15,6 @@ klaus_dot_results klaus_dot_results_of(const klaus_shape *shape) {
     return results;
 }
 
-void klaus_dot_interleave(const int8_t *const rows[KLAUS_DOT_BLOCK], int64_t bytes, int8_t *block) {
-    const int8_t *a = rows[0], *b = rows[1], *c = rows[2], *d = rows[3];
-    int32_t *to = (int32_t *)(void *)block;
-    int64_t at = 0;
-    for (; at + 16 <= bytes; at += 16) {
-        const int32x4x4_t four = {{vreinterpretq_s32_s8(vld1q_s8(a + at)), vreinterpretq_s32_s8(vld1q_s8(b + at)),
-                                   vreinterpretq_s32_s8(vld1q_s8(c + at)), vreinterpretq_s32_s8(vld1q_s8(d + at))}};
-        vst4q_s32(to + at, four);
-    }
-    if (at < bytes) { /* the last 16 once more, where they end */
-        at = bytes - 16;
-        const int32x4x4_t four = {{vreinterpretq_s32_s8(vld1q_s8(a + at)), vreinterpretq_s32_s8(vld1q_s8(b + at)),
-                                   vreinterpretq_s32_s8(vld1q_s8(c + at)), vreinterpretq_s32_s8(vld1q_s8(d + at))}};
-        vst4q_s32(to + at, four);
-    }
-}
-
 /* ---- results of bare sums ---- */
 
 static inline float32x4_t value_of(const klaus_dot_tile *tile, const int32_t *sums, int32_t c) {
