@@ -96,7 +96,7 @@ def count(order: CountOrder) -> int:
     if order.update:
         baseline |= measured
         write_baseline(baseline)
-        write_text(DOCUMENT, document(baseline, read_goals(), read_peers()))
+        write_text(DOCUMENT, document(read_baseline(), read_goals(), read_peers()))  # in the order of the file
         _say(f"written: {BASELINE.relative_to(ROOT)}, {DOCUMENT.relative_to(ROOT)}")
         return 0
     risen = rises(measured, baseline)
