@@ -66,7 +66,7 @@ uint64_t klaus_memory_place(klaus_lifetime *lives, int32_t count, const klaus_li
         life->offset = 0;
         for (int32_t k = 0; k < i; k++) {
             const klaus_lifetime *other = placed[k];
-            const bool together = life->step <= other->last_read && other->step <= life->last_read;
+            const bool together = life->begin <= other->last_read && other->begin <= life->last_read;
             if (!together) {
                 continue;
             }

@@ -19,9 +19,9 @@ void klaus_buffer_free(klaus_buffer *buffer);
 /* Refuses more bytes than the system has left. */
 klaus_status klaus_memory_available(uint64_t bytes, klaus_error *error);
 
-/* One output in the memory that steps share: needed from `step` to `last_read`. */
+/* The output of `step` in the memory that steps share: needed from step `begin` to `last_read`. */
 typedef struct klaus_lifetime {
-    int32_t step, last_read;
+    int32_t step, begin, last_read;
     uint64_t bytes, offset;
 } klaus_lifetime;
 

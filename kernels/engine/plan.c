@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "engine/bands.h"
 #include "engine/fail.h"
 #include "engine/packed.h"
 #include "engine/session.h"
@@ -311,7 +312,7 @@ static klaus_status make_steps(planner *plan, klaus_error *error) {
 /* The step whose output step `number` may overwrite with its own, as nothing reads it later; else KLAUS_PLAN_NONE. */
 static int32_t in_place_of(const klaus_steps *steps, const klaus_lifetime *lives, int32_t number) {
     const klaus_step *step = &steps->steps[number];
-    for (int32_t i = 0; i < step->input_count; i++) {
+    for (int32_t i = 0; i < step->input_count && step->chain == 1; i++) { /* in a chain others read it, too */
         const int32_t from = step->inputs[i];
         if (from != KLAUS_PLAN_INPUT && klaus_shape_in_place(&step->shape, i) && lives[from].last_read == number &&
             steps->steps[from].output_bytes == step->output_bytes) {
@@ -332,7 +333,7 @@ static klaus_status plan_memory(planner *plan, klaus_error *error) {
         return klaus_fail(error, KLAUS_E_MEMORY, "no memory for a plan of %zu steps", count);
     }
     for (int32_t s = 0; s < steps->step_count; s++) {
-        lives[s] = (klaus_lifetime){s, s, klaus_align_up(steps->steps[s].output_bytes), 0};
+        lives[s] = (klaus_lifetime){s, s, s, klaus_align_up(steps->steps[s].output_bytes), 0};
         for (int32_t i = 0; i < steps->steps[s].input_count; i++) {
             if (steps->steps[s].inputs[i] != KLAUS_PLAN_INPUT) {
                 lives[steps->steps[s].inputs[i]].last_read = s;
@@ -352,6 +353,18 @@ static klaus_status plan_memory(planner *plan, klaus_error *error) {
         }
     }
     steps->steps[steps->step_count - 1].in_place = KLAUS_PLAN_NONE;
+    /* A chain's steps run by turns: all that they read and write is needed from its beginning to its end. */
+    for (int32_t first = 0; first < steps->step_count; first += steps->steps[first].chain) {
+        const int32_t last = first + steps->steps[first].chain - 1;
+        for (int32_t s = 0; s <= last; s++) {
+            if (lives[s].last_read >= first && lives[s].last_read < last) {
+                lives[s].last_read = last;
+            }
+            if (s > first) {
+                lives[s].begin = first;
+            }
+        }
+    }
     const uint64_t arena = klaus_memory_place(lives, steps->step_count, placed);
     for (int32_t i = 0; i < steps->step_count; i++) {
         steps->steps[lives[i].step].output_offset = lives[i].offset;
@@ -435,6 +448,7 @@ klaus_status klaus_steps_make(klaus_session *session, const klaus_plan_request *
         status = make_steps(&plan, error);
     }
     if (status == KLAUS_OK) {
+        klaus_bands_plan(session, plan.steps);
         status = plan_memory(&plan, error);
     }
     if (status == KLAUS_OK) {
@@ -472,7 +486,7 @@ klaus_status klaus_plan(const klaus_session *session, klaus_text_sink sink, void
                  "\"dtypes\":[\"%s\",\"%s\"],\"layout\":%" PRIu32
                  ",\"rows\":%d,\"cols\":%d,\"channels\":%d,\"packed_bytes\":%" PRIu64
                  ",\"packed_in_file\":%s,\"scratch_bytes\":%" PRIu64 ",\"output_bytes\":%" PRIu64
-                 ",\"output_offset\":%" PRIu64 ",\"in_place\":%s}",
+                 ",\"output_offset\":%" PRIu64 ",\"in_place\":%s,\"band_rows\":%d,\"held_rows\":%d}",
                  s, layers, klaus_op_name(step->shape.op), step->variant->name, klaus_isa_name(step->variant->isa),
                  dtype_words[dtype_index(step->shape.in_dtype)], dtype_words[dtype_index(step->shape.out_dtype)],
                  step->variant->layout, step->shape.out_rows, step->shape.out_cols, step->shape.out_channels,
@@ -482,7 +496,7 @@ klaus_status klaus_plan(const klaus_session *session, klaus_text_sink sink, void
                      ? "true"
                      : "false",
                  step->scratch_bytes, step->output_bytes, step->output_offset,
-                 step->in_place != KLAUS_PLAN_NONE ? "true" : "false");
+                 step->in_place != KLAUS_PLAN_NONE ? "true" : "false", step->band_rows, step->held_rows);
         sink(user, line);
     }
     return KLAUS_OK;

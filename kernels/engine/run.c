@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "engine/bands.h"
 #include "engine/fail.h"
 #include "engine/packed.h"
 #include "engine/session.h"
@@ -56,42 +57,105 @@ static bool show(klaus_session *session, const klaus_step *step, const void *out
     return sink(user, step->last, values, shape->out_rows, shape->out_cols, shape->out_channels) == 0;
 }
 
+/* What a run of steps works with. */
+typedef struct work {
+    klaus_session *session;
+    const klaus_steps *steps;
+    const void *input;
+    void *output;
+} work;
+
+/* Where step `number` has its output; KLAUS_PLAN_INPUT: what the caller gave. */
+static char *place_of(const work *run, int32_t number) {
+    if (number == KLAUS_PLAN_INPUT) {
+        return (char *)(uintptr_t)run->input;
+    }
+    if (number == run->steps->step_count - 1) {
+        return run->output;
+    }
+    return (char *)run->session->arena.bytes + (size_t)run->steps->steps[number].output_offset;
+}
+
+static void call_step(const work *run, int32_t number, klaus_call *call) {
+    klaus_session *session = run->session;
+    const klaus_step *step = &run->steps->steps[number];
+    const bool cast = step->layer_count == 0;
+    const bool last = number == run->steps->step_count - 1;
+    /* A cast counts for the layer it is made for: the next one, or the last. */
+    const int32_t layer = cast && !last ? run->steps->steps[number + 1].last : step->last;
+    call->packed = step->packed;
+    call->scratch = session->scratch.bytes;
+    if (!cast && session->model->data[step->first].weights.values != NULL) {
+        call->weights = &session->model->data[step->first].weights;
+    }
+    const uint64_t before = executed(session);
+    const uint64_t started = klaus_os_now_ns();
+    run_variant(session->pool, step->variant, call);
+    session->layer_ns[layer] += klaus_os_now_ns() - started;
+    if (session->layer_instructions != NULL) {
+        session->layer_instructions[layer] += executed(session) - before;
+    }
+    if (session->watching) {
+        const uint64_t bytes = klaus_os_anonymous_bytes();
+        session->anonymous_bytes = bytes > session->anonymous_bytes ? bytes : session->anonymous_bytes;
+    }
+    if (session->options.mark && (!cast || last)) {
+        klaus_os_mark(MARK_LAYER + layer);
+    }
+}
+
+/* All steps of the chain that begins with step `first`, band by band. */
+static void run_chain(const work *run, int32_t first) {
+    const klaus_step *steps = &run->steps->steps[first];
+    klaus_bands bands;
+    memset(&bands, 0, sizeof(bands));
+    while (klaus_bands_next(steps, &bands)) {
+        for (int32_t k = 0; k < steps->chain; k++) {
+            const int32_t begin = bands.begin[k];
+            const uint64_t row_bytes = klaus_row_bytes(&steps[k]);
+            char *output = place_of(run, first + k);
+            if (bands.drop[k] > 0) { /* what the band before left for this one */
+                const int32_t kept = begin - bands.base[k];
+                memmove(output, output + (size_t)(row_bytes * (uint64_t)bands.drop[k]),
+                        (size_t)(row_bytes * (uint64_t)kept));
+            }
+            if (begin == bands.done[k]) {
+                continue;
+            }
+            int32_t first_row = 0;
+            const klaus_shape shape = klaus_band_shape(&steps[k], begin, bands.done[k], &first_row);
+            const uint64_t in_row_bytes = (uint64_t)shape.in_cols * (uint64_t)shape.in_channels *
+                                          klaus_dtype_bytes(klaus_shape_input_dtype(&shape, 0));
+            klaus_call call = {.shape = &shape};
+            first_row -= k > 0 ? bands.base[k - 1] : 0;
+            call.input[0] = place_of(run, steps[k].inputs[0]) + (size_t)(in_row_bytes * (uint64_t)first_row);
+            if (steps[k].input_count > 1) { /* an addend is a whole map */
+                call.input[1] = place_of(run, steps[k].inputs[1]) + (size_t)(row_bytes * (uint64_t)begin);
+            }
+            call.output = output + (size_t)(row_bytes * (uint64_t)(begin - bands.base[k]));
+            call_step(run, first + k, &call);
+        }
+    }
+}
+
 bool klaus_steps_run(klaus_session *session, const klaus_steps *steps, const float *input, float *output,
                      klaus_layer_sink sink, void *user) {
-    char *arena = session->arena.bytes;
+    const work run = {session, steps, input, output};
     if (session->options.mark) {
         klaus_os_mark(MARK_NO_LAYER);
     }
-    for (int32_t s = 0; s < steps->step_count; s++) {
+    for (int32_t s = 0; s < steps->step_count; s += steps->steps[s].chain) {
         const klaus_step *step = &steps->steps[s];
-        const bool cast = step->layer_count == 0;
-        const bool last = s == steps->step_count - 1;
-        /* A cast counts for the layer it is made for: the next one, or the last. */
-        const int32_t layer = cast && !last ? steps->steps[s + 1].last : step->last;
-        klaus_call call = {.shape = &step->shape, .packed = step->packed, .scratch = session->scratch.bytes};
-        if (!cast && session->model->data[step->first].weights.values != NULL) {
-            call.weights = &session->model->data[step->first].weights;
+        if (step->chain > 1) { /* never where a sink wants to see all layers */
+            run_chain(&run, s);
+            continue;
         }
-        call.output = last ? (void *)output : arena + (size_t)step->output_offset;
+        klaus_call call = {.shape = &step->shape, .output = place_of(&run, s)};
         for (int32_t i = 0; i < step->input_count; i++) {
-            const int32_t from = step->inputs[i];
-            call.input[i] =
-                from == KLAUS_PLAN_INPUT ? (const void *)input : arena + (size_t)steps->steps[from].output_offset;
+            call.input[i] = place_of(&run, step->inputs[i]);
         }
-        const uint64_t before = executed(session), started = klaus_os_now_ns();
-        run_variant(session->pool, step->variant, &call);
-        session->layer_ns[layer] += klaus_os_now_ns() - started;
-        if (session->layer_instructions != NULL) {
-            session->layer_instructions[layer] += executed(session) - before;
-        }
-        if (session->watching) {
-            const uint64_t bytes = klaus_os_anonymous_bytes();
-            session->anonymous_bytes = bytes > session->anonymous_bytes ? bytes : session->anonymous_bytes;
-        }
-        if (session->options.mark && (!cast || last)) {
-            klaus_os_mark(MARK_LAYER + layer);
-        }
-        if (sink != NULL && !cast && !show(session, step, call.output, sink, user)) {
+        call_step(&run, s, &call);
+        if (sink != NULL && step->layer_count > 0 && !show(session, step, call.output, sink, user)) {
             return false;
         }
     }

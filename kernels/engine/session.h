@@ -33,7 +33,10 @@ typedef struct klaus_step {
     const void *packed;
     uint64_t packed_bytes, scratch_bytes;
     uint64_t output_offset, output_bytes; /* in the arena; the last step's output is the caller's */
-    int32_t in_place;                     /* the step in whose output this one's stands, or KLAUS_PLAN_NONE */
+    int32_t chain;     /* steps from this one on that run band by band: 1 alone, 0 in the chain of another */
+    int32_t band_rows; /* of a chain's first step: output rows of its last step a band */
+    int32_t held_rows; /* rows of the output that stand in memory at once */
+    int32_t in_place;  /* the step in whose output this one's stands, or KLAUS_PLAN_NONE */
 } klaus_step;
 
 /* Layers first .. stop - 1 for an input of one size. */

@@ -122,6 +122,28 @@ def ends_in_softmax() -> Model:
     return Model("softmax", (2, 2, 3), layers, None, (), Provenance("seed", "BSD-3-Clause", ""))
 
 
+def tall() -> Model:
+    """Maps of a megabyte and more one after the other, of which lean memory holds a few rows at a time."""
+    make = _Maker(4)
+    relu6, linear = Activation.RELU6, Activation.LINEAR
+    layers: tuple[Layer, ...] = (
+        Convolution(
+            "stem", (-1,), Window(3, 3, 1, 1, (1, 1, 1, 1)), make.weights((24, 3, 3, 3), half=True, scaled=True)
+        ),
+        Convolution(
+            "depthwise", (0,), Window(5, 5, 1, 1, (2, 2, 2, 2)), make.weights((24, 5, 5, 1), half=True, scaled=True), 24
+        ),
+        Convolution("project", (1,), Window(1, 1), make.weights((20, 1, 1, 24), 16, half=True, scaled=True), 1, linear),
+        Convolution("expand", (2,), Window(1, 1), make.weights((22, 1, 1, 20), 16, half=True, scaled=True), 1, relu6),
+        Convolution("back", (3,), Window(1, 1), make.weights((20, 1, 1, 22), 200, half=True, scaled=False), 1, linear),
+        Add("residual", (2, 4)),
+        Pool("max", (5,), Window(3, 3, 2, 2, (1, 1, 0, 1)), "max"),
+        GlobalPool("global", (6,)),
+        FullConnect("logits", (7,), make.weights((CLASSES, 20), 16, half=True, scaled=True)),
+    )
+    return Model("tall", (121, 117, 3), layers, None, (), Provenance("seed", "BSD-3-Clause", ""))
+
+
 def scanned(*, pools: bool = True) -> Model:
     """ccv's patches, with layers between the scan layer and the full connects, or without them."""
     make = _Maker(3)

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
+from klaus_runtime import pack
+from tests.kernels import nets
 from tests.kernels.conftest import Klaus, Said, emulated, runner
 
 if TYPE_CHECKING:
@@ -81,3 +83,33 @@ def test_memory_that_no_file_backs_is_told(klaus: Klaus, models: Models) -> None
     assert "anonymous_bytes" not in plain
     told = klaus("bench", "--model", models["scanned"], "--runs", 1, "--layer-memory").one("memory")
     assert 0 < told["anonymous_bytes"] <= told["peak_resident_bytes"]
+
+
+def test_bands_change_no_bit(klaus: Klaus, arm: Klaus, tmp_path: Path) -> None:
+    """Large maps that never stand in memory whole: chains of steps by bands of rows, for any number of threads."""
+    model = pack.pack(nets.tall(), tmp_path / "tall.klaus")
+    for run in (klaus, arm):
+        steps = _steps(run, model, "--memory", "lean")
+        banded = [step["index"] for step in steps if step["band_rows"] > 0]
+        assert banded
+        held = [step for step in steps if step["held_rows"] < step["rows"]]
+        assert len(held) >= 2
+        whole = _steps(run, model, "--memory", "lean", "--unfused")
+        assert all(step["held_rows"] == step["rows"] and step["band_rows"] == 0 for step in whole)
+        assert sum(step["output_bytes"] for step in steps) < sum(step["output_bytes"] for step in whole) / 2
+        found = []
+        for more in (("--unfused",), (), ("--threads", 3), ("--threads", 5)):
+            out = tmp_path / "logits.f32"
+            run("bench", "--model", model, "--memory", "lean", "--runs", 2, "--warmup", 0, "--logits", out, *more)
+            found.append(np.fromfile(out, "<f4"))
+        assert np.abs(found[1] - found[0]).max() <= 1e-6 * np.abs(found[0]).max()  # the addition is fused
+        assert all(np.array_equal(logits, found[1]) for logits in found[2:])
+
+
+def test_what_lean_memory_reads_from_the_file(arm: Klaus, tmp_path: Path) -> None:
+    model = pack.pack(nets.tall(), tmp_path / "tall.klaus")
+    lean = _steps(arm, model, "--memory", "lean")
+    pointwise = [s for s in lean if s["layers"] and s["layers"][0] in (2, 3, 4)]
+    assert len(pointwise) == 3
+    assert all("pointwise_mapped" in step["variant"] and step["packed_bytes"] == 0 for step in pointwise)
+    assert not any("mapped" in step["variant"] and step["op"] == "conv" for step in _steps(arm, model))
