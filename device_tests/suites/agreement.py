@@ -6,8 +6,9 @@ how large the numbers were that float32 had to round. The bound is one of LAYER_
 fp32 is compared with the oracle of the whole network; measured on lite0 (q8, NEON under qemu, the seven demo photos):
 at most 7.5e-6, but 2.4e-5 of what the cut leaves. fp16 and int8 round every activation on purpose, and what a net makes
 of that grows with its depth: a property of the net, not of the device. So each of their layers is compared with the
-oracle of that layer alone, on what the device itself gave it; how far the last layer is from float32's in the end is a
-figure of its own, the drift, whose bounds only catch what is no rounding any more.
+oracle of that layer alone, on what the device itself gave it; in int8 the largest magnitude is that of the photos it
+was calibrated on where those reached farther, as its 256 steps have to. How far the last layer is from float32's in the
+end is a figure of its own, the drift, whose bounds only catch what is no rounding any more.
 
 The input is a real photo formed on the host, so that device and host read the same numbers; a network that takes no
 pictures gets noise from a seed.
@@ -56,7 +57,7 @@ def test_layers(context: Context, remote: Remote, trial: Trial) -> None:
         name = f"{record.layer} {model.layers[record.layer].name}"
         context.doing(f"{trial.id}: layer {name}")
         given.append(_fetch(context, remote, record, path, right))
-        error = difference(given[-1], right, scale)
+        error = difference(given[-1], right, max(scale, _calibrated(trial, model, record.layer)))
         worst = max(worst, (error, name))
         if not error <= bound:
             wrong.append(name)
@@ -81,6 +82,12 @@ def test_layers(context: Context, remote: Remote, trial: Trial) -> None:
     if trial.precision != "fp32":
         _check_drift(context, trial, tensor, given[-1])
     _check_fused(context, remote, trial, remote_input, given[-1])
+
+
+def _calibrated(trial: Trial, model: Model, layer: int) -> float:
+    """The largest magnitude that int8's 256 steps have to reach, 0 in other precisions."""
+    measured = model.ranges[layer + 1] if trial.precision == "int8" and model.ranges else None
+    return max(abs(measured.low), abs(measured.high)) if measured is not None else 0.0
 
 
 def _check_drift(context: Context, trial: Trial, tensor: F32, last: F32) -> None:
