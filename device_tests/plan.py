@@ -195,9 +195,10 @@ def plan_model(packed: Path, *, package_bytes: int, name: str | None = None, sch
     with packed.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     told = model.provenance
+    word, _, how = told.scheme.partition(" ")  # "q4 (calibrated on 256 photos, seed 0)": names of files take the word
     return ModelPlan(
         name=name or model.name,
-        scheme=scheme or told.scheme,
+        scheme=scheme or word,
         packed=packed,
         sha256=digest,
         packed_bytes=packed.stat().st_size,
@@ -205,7 +206,7 @@ def plan_model(packed: Path, *, package_bytes: int, name: str | None = None, sch
         weights=weight_count(model),
         patches=model.patches,
         seeded=told.seeded,
-        source=told.source,
+        source=f"{told.source}; {word} {how}" if how else told.source,
         licence=told.licence,
         attribution=told.attribution,
         calibrated=bool(model.ranges) and all(model.ranges),

@@ -40,7 +40,7 @@ from toolchains.build import build
 ROOT = Path(__file__).resolve().parent.parent.parent
 BUILD, CACHE, RESULTS, DOCUMENT = ROOT / "build", ROOT / ".cache", ROOT / "results", ROOT / "docs" / "instructions.md"
 TARGET = "linux-aarch64"
-DEFAULT_ROWS = (("lite0", "float"), ("lite0", "klaus-4"), ("klaus-mobile", "klaus-mixed"))
+DEFAULT_ROWS = (("lite0", "float"), ("lite0", "q4"), ("klaus-mobile", "klaus-mixed"))
 DEFAULT_CPUS = ("cortex-a53", "cortex-a76")
 NO_HALVES = frozenset({"cortex-a53"})  # CPUs that do not compute in half precision
 
