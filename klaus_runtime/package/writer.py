@@ -62,7 +62,7 @@ def default_name(model: Model) -> str:
     """A file name (without ending) for a model's package: its name and scheme, in harmless characters."""
     scheme = model.provenance.scheme.split(" ")[0]
     name = model.name if scheme == "float" else f"{model.name}-{scheme}"
-    return re.sub(r"[^A-Za-z0-9._-]", "_", name).lstrip(".-")[:100] or "model"
+    return re.sub(r"[^A-Za-z0-9._-]", "_", name).lstrip(".-")[:100].rstrip("_") or "model"
 
 
 def write_package(

@@ -180,7 +180,7 @@ def test_orders_are_checked_first(given: dict[str, tuple[str, ...] | str], named
 
 
 def test_orders_have_defaults() -> None:
-    assert CountOrder(models=("lite0",)).rows() == [("lite0", "float"), ("lite0", "klaus-4")]
+    assert CountOrder(models=("lite0",)).rows() == [("lite0", "float"), ("lite0", "q4")]
     assert CountOrder(models=("x.klaus",)).rows() == [("x.klaus", "")]
     assert CountOrder(scheme="q8").rows() == [("lite0", "q8"), ("klaus-mobile", "q8")]
     assert CountOrder().precisions_of("cortex-a53") == ["fp32", "int8"]
