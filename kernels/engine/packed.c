@@ -14,8 +14,11 @@ static const klaus_packed_weights *held_weights(const klaus_session *session, co
     return NULL;
 }
 
-/* The file's own section in the layout of the step's kernel. */
+/* The file's own section in the layout of the step's kernel. Numbers of a file may be wrong, not more. */
 static const void *in_file(const klaus_session *session, const klaus_step *step) {
+    if (step->variant->follows) {
+        return NULL;
+    }
     const klaus_packed_data *section = klaus_model_packed(session->model, step->first, step->variant->layout);
     return section != NULL && section->size == step->packed_bytes ? section->bytes : NULL;
 }

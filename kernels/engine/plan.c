@@ -289,8 +289,28 @@ static klaus_status make_step(planner *plan, int32_t layer, klaus_error *error) 
     return KLAUS_OK;
 }
 
+/* Counts layers whose output leads nowhere as done: fused plans leave them out. */
+static void leave_out(planner *plan) {
+    const int32_t first = plan->steps->request.first;
+    const int32_t last = plan->steps->request.stop - 1;
+    for (int32_t layer = first; layer < last; layer++) {
+        plan->done[layer - first] = true;
+    }
+    for (int32_t layer = last; layer >= first; layer--) {
+        const struct klaus_layer *facts = &plan->model->layers[layer];
+        for (int32_t i = 0; !plan->done[layer - first] && i < facts->input_count; i++) {
+            if (facts->inputs[i] >= first) {
+                plan->done[facts->inputs[i] - first] = false;
+            }
+        }
+    }
+}
+
 static klaus_status make_steps(planner *plan, klaus_error *error) {
     const klaus_plan_request *request = &plan->steps->request;
+    if (plan->session->options.fused) {
+        leave_out(plan);
+    }
     for (int32_t layer = request->first; layer < request->stop; layer++) {
         const klaus_status status = plan->done[layer - request->first] ? KLAUS_OK : make_step(plan, layer, error);
         if (status != KLAUS_OK) {

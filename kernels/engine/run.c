@@ -76,13 +76,21 @@ static char *place_of(const work *run, int32_t number) {
     return (char *)run->session->arena.bytes + (size_t)run->steps->steps[number].output_offset;
 }
 
+/* The layer that a step's time counts for: a cast's is the one that it is made for, the next that is none, or the last.
+ */
+static int32_t counted_layer(const klaus_steps *steps, int32_t number) {
+    while (steps->steps[number].layer_count == 0 && number < steps->step_count - 1) {
+        number++;
+    }
+    return steps->steps[number].last;
+}
+
 static void call_step(const work *run, int32_t number, klaus_call *call) {
     klaus_session *session = run->session;
     const klaus_step *step = &run->steps->steps[number];
     const bool cast = step->layer_count == 0;
     const bool last = number == run->steps->step_count - 1;
-    /* A cast counts for the layer it is made for: the next one, or the last. */
-    const int32_t layer = cast && !last ? run->steps->steps[number + 1].last : step->last;
+    const int32_t layer = counted_layer(run->steps, number);
     call->packed = step->packed;
     call->scratch = session->scratch.bytes;
     if (!cast && session->model->data[step->first].weights.values != NULL) {

@@ -2,13 +2,19 @@
  *
  * An activation x stands for in.scale * (x - in.zero). A weight is an int8 number w times a scale of its output
  * channel: w = the stored weight / s, to nearest, ties to even; s = the largest magnitude / 127, of the layer's
- * codebook where it has one, else of the output's own weights, so that -127 <= w <= 127; padding is in.zero. Then sum
- * = sum of w * (x - in.zero)                        exact, 32 bits value  = fma(float(sum), multiplier, offset)
- * float(sum) rounded to nearest value  = fma(float(addend - its zero), its scale / out.scale, value)   where there is
- * an addend result = clamp(round(value) + out.zero)                  to nearest, ties to even; limits:
- * klaus_int8_limits() with multiplier = in.scale * s * the channel's scale / out.scale and offset = bias / out.scale,
- * all in float32 in the order of klaus_int8_multiplier(). A float32 output leaves out.scale, rounding and limits away:
- * value, addend added, activation applied. Method: affine quantization, Jacob et al., 2018 (arXiv:1712.05877). */
+ * codebook where it has one, else of the output's own weights, so that -127 <= w <= 127; padding is in.zero. Then
+ *
+ *     sum    = sum of w * (x - in.zero), exact, 32 bits
+ *
+ *     value  = fma(float(sum), multiplier, offset), float(sum) rounded to nearest
+ *
+ *     value  = fma(float(addend - its zero), its scale / out.scale, value), where there is an addend
+ *
+ *     result = clamp(round(value) + out.zero), to nearest, ties to even, within klaus_int8_limits()
+ *
+ * with multiplier = in.scale * s * the channel's scale / out.scale and offset = bias / out.scale, all in float32 in the
+ * order of klaus_int8_multiplier(). A float32 output leaves out.scale, rounding and limits away: value, addend added,
+ * activation applied. Method: affine quantization, Jacob et al., 2018 (arXiv:1712.05877). */
 #ifndef KLAUS_OPS_INT8_H
 #define KLAUS_OPS_INT8_H
 #include "ops/op.h"

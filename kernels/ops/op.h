@@ -71,6 +71,7 @@ typedef struct klaus_variant {
     uint32_t core;   /* enum klaus_core_class it is shaped for; KLAUS_CORE_ANY */
     uint32_t layout; /* id of what pack() makes, unique a layout; KLAUS_CANONICAL_LAYOUT = none */
     bool spreads; /* errors are a fraction of the largest sum of the layer, not of each; a NaN reaches its neighbours */
+    bool follows; /* what pack() makes holds places and counts that run() follows: it is never taken from a file */
     int32_t phases; /* run() is called for phase 0 .. phases-1, all parts of one before the next */
     bool (*can)(const klaus_shape *shape);
     /* True where it trades instructions for memory, so that only sessions in lean memory take it; NULL: nowhere. */

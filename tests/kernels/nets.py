@@ -22,6 +22,7 @@ from klaus_runtime.model import (
     Model,
     Pool,
     Provenance,
+    Range,
     Slice,
     Softmax,
     Weights,
@@ -180,6 +181,24 @@ def wide_padding() -> Model:
     window = Window(16384, 2, 16384, 65534, (16383, 0, 0, 0))
     layers = (Convolution("wide", (-1,), window, _filters((1, 16384, 2, 1))), GlobalPool("pool", (0,)))
     return Model("wide padding", (1, 65536, 1), layers, None, (), Provenance("none", "none", "none"))
+
+
+def crossing() -> Model:
+    """A step that reads a layer without an int8 kernel and the input, so two casts; a layer that leads nowhere."""
+    make = _Maker(6)
+    make.gain = 4
+    linear, relu = Activation.LINEAR, Activation.RELU
+    layers: tuple[Layer, ...] = (
+        Activate("bend", (-1,), relu),
+        Convolution("mix", (0,), Window(1, 1), make.weights((3, 1, 1, 3), half=False, scaled=False), 1, linear),
+        Add("sum", (1, -1), relu),
+        GlobalPool("pool", (2,)),
+        FullConnect("hidden", (3,), make.weights((5, 3), half=False, scaled=False), linear),
+        Convolution("nowhere", (2,), Window(1, 1), make.weights((4, 1, 1, 3), half=False, scaled=False), 1, linear),
+        Activate("last", (4,), relu),
+    )
+    ranges = tuple(Range(-8, 8) for _ in range(len(layers) + 1))
+    return Model("crossing", (9, 7, 3), layers, None, (), Provenance("none", "none", "none"), ranges=ranges)
 
 
 def many_groups() -> Model:

@@ -307,3 +307,21 @@ def test_labels_with_the_highest_probability_come_first(klaus: Klaus, tmp_path: 
     path = pack.pack(equal, tmp_path / "equal.klaus")
     top = klaus("bench", "--model", path, "--runs", 1).one("bench")["top"]
     assert [(entry["id"], entry["probability"]) for entry in top] == [(i, 0.25) for i in range(4)]
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
+def test_casts_in_a_row_and_layers_that_lead_nowhere(
+    klaus: Klaus, arm_build: Build, tmp_path: Path, precision: str
+) -> None:
+    arm = runner(emulated(arm_build.program, "linux-aarch64"))
+    model = pack.pack(nets.crossing(), tmp_path / "crossing.klaus")
+    for run in (klaus, arm) if precision != "fp16" else (arm,):
+        found = []
+        for more in ((), ("--unfused",), ("--memory", "lean", "--profile")):
+            out = tmp_path / "logits.f32"
+            run("bench", "--model", model, "--runs", 3, "--precision", precision, "--logits", out, *more)
+            found.append(np.fromfile(out, "<f4"))
+        assert np.abs(found[1]).max() > 1
+        largest = np.abs(found[1]).max()
+        bound = {"fp32": 1e-6 * largest, "fp16": 1e-2 * largest, "int8": 3 * 16 / 255}[precision]  # three steps of int8
+        assert all(np.abs(logits - found[1]).max() <= bound for logits in found)

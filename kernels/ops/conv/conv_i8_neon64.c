@@ -614,6 +614,7 @@ const klaus_variant klaus_conv_i8_neon_4x16 = {
     .isa = KLAUS_ISA_NEON,
     .core = KLAUS_CORE_ANY,
     .layout = KLAUS_LAYOUT_CONV_I8_PAIRS,
+    .follows = true,
     .phases = 2,
     .can = can,
     .packed_bytes = packed_bytes,

@@ -23,8 +23,6 @@ bool klaus_full_connect_f16_can(const klaus_shape *shape);
 /* KLAUS_F16, KLAUS_Q4 or KLAUS_Q2: how weights are packed. */
 uint32_t klaus_full_connect_f16_stored(const klaus_shape *shape);
 size_t klaus_full_connect_f16_table_bytes(const klaus_shape *shape);
-/* Of eight inputs of a panel. */
-size_t klaus_full_connect_f16_eight_bytes(const klaus_shape *shape);
 size_t klaus_full_connect_f16_panel_bytes(const klaus_shape *shape);
 uint64_t klaus_full_connect_f16_packed_bytes(const klaus_shape *shape);
 void klaus_full_connect_f16_pack(const klaus_shape *shape, const klaus_weights *weights, void *packed);

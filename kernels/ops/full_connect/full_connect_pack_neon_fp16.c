@@ -23,7 +23,8 @@ size_t klaus_full_connect_f16_table_bytes(const klaus_shape *s) {
     return klaus_full_connect_f16_stored(s) == KLAUS_F16 ? 0 : 32;
 }
 
-size_t klaus_full_connect_f16_eight_bytes(const klaus_shape *s) {
+/* Of eight inputs of a panel. */
+static size_t eight_bytes(const klaus_shape *s) {
     const uint32_t stored = klaus_full_connect_f16_stored(s);
     return 8 * WIDTH * (stored == KLAUS_F16 ? 16 : stored == KLAUS_Q4 ? 4 : 2) / 8;
 }
@@ -33,7 +34,7 @@ static int64_t eights_of(const klaus_shape *s) {
 }
 
 size_t klaus_full_connect_f16_panel_bytes(const klaus_shape *s) {
-    return 2 * WIDTH * sizeof(float) + (size_t)eights_of(s) * klaus_full_connect_f16_eight_bytes(s);
+    return 2 * WIDTH * sizeof(float) + (size_t)eights_of(s) * eight_bytes(s);
 }
 
 uint64_t klaus_full_connect_f16_packed_bytes(const klaus_shape *s) {
