@@ -218,13 +218,17 @@ def test_the_committed_baseline_holds(arm_build: Build, root: Path) -> None:
     """The gate: a rise of more than half a percent needs a new baseline in the same commit."""
     if counting.why_not():
         pytest.skip(counting.why_not())
-    rows = (("lite0", "float"), ("klaus-mobile", "klaus-mixed"))
+    rows = (("lite0", "q4"), ("klaus-mobile", "klaus-mixed"))
     try:
         models = [prepare.prepare(model, scheme, root / ".cache", lambda _: None) for model, scheme in rows]
     except KlausError as error:
         pytest.skip(f"needs both models: {error}")
-    order = CountOrder(cpus=("cortex-a76",), precisions=("fp32",), jobs=("pass",))
-    counted = measure_all(order, arm_build.program, models)
+    orders = (
+        (CountOrder(cpus=("cortex-a76",), precisions=("fp32",), jobs=("pass",)), models),
+        (CountOrder(cpus=("cortex-a76",), precisions=("fp16", "int8"), jobs=("pass",)), models[:1]),
+        (CountOrder(cpus=("cortex-a53",), precisions=("int8",), jobs=("pass",)), models[:1]),
+    )
+    counted = [each for order, which in orders for each in measure_all(order, arm_build.program, which)]
     baseline = files.read_baseline()
     measured = {each.setting: each.counts for each in counted}
     assert set(measured) <= set(baseline), "no baseline; run: ./inv count --update-baseline"
