@@ -130,7 +130,7 @@ class RunPlan:
             raise InventoryError("a run needs a model, but for the suite conformance alone; `invoke models` lists them")
         clashes = [model.id for model in self.models]
         if len(set(clashes)) != len(clashes):
-            raise InventoryError(f"models {', '.join(clashes)}: two have one name and scheme; rename a file")
+            raise InventoryError(f"models {', '.join(clashes)}: two have one name and scheme: give them in two runs")
         if not self.precisions:
             raise InventoryError(f"a run needs a precision: {', '.join(PRECISIONS)}")
         unmeasured = [model.name for model in self.models if not model.calibrated]

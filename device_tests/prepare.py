@@ -20,7 +20,7 @@ from klaus_runtime import shipped
 from klaus_runtime.calibrate import calibrate
 from klaus_runtime.errors import InputError
 from klaus_runtime.model import Model
-from klaus_runtime.pack import pack
+from klaus_runtime.pack import has_layouts, pack
 from klaus_runtime.package import read_package, write_package
 from klaus_runtime.quantize import SCHEMES, quantize
 from klaus_runtime.registry import MODELS, load_model
@@ -100,15 +100,21 @@ def _prepared(folder: Path) -> ModelPlan:
 def _make(source: str, scheme: str, folder: Path, say: Say, calibrated: bool) -> None:
     folder.mkdir()
     files = _shipped(source, scheme, folder / "package")
+    ranges_kept = True
     if not files:
         model = quantized(source, scheme, say)
         if calibrated and not model.ranges:
             say(f"{source}: measuring activation ranges on the demonstration photos")
             model = calibrate(model, [photo.path for photo in demo_photos()])
+            ranges_kept = False
         files = write_package(model, folder / "package").files
     say(f"{source}: packing")
     model = read_package(files[0])
-    packed = pack(model, folder / f"{model.name}-{scheme}.klaus")
+    packed = folder / f"{model.name}-{scheme}.klaus"
+    if ranges_kept and Path(source).is_file() and has_layouts(Path(source)):
+        shutil.copyfile(source, packed)  # the same model, whose weights need not be packed on the device
+    else:
+        pack(model, packed)
     facts = {"packed": packed.name, "package_bytes": sum(path.stat().st_size for path in files)}
     (folder / "prepared.json").write_text(json.dumps(facts) + "\n", "utf-8")
 

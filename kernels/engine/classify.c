@@ -45,6 +45,17 @@ static klaus_status patch_steps(klaus_session *session, klaus_error *error) {
     return status;
 }
 
+klaus_status klaus_plan_patches(klaus_session *session, klaus_error *error) {
+    const struct klaus_network *network = &session->model->network;
+    if (network->scan_layer == KLAUS_NO_LAYER) {
+        return KLAUS_OK;
+    }
+    const klaus_extent fed = klaus_fed_extent(session->model, network->picture_rows, network->picture_cols);
+    klaus_steps *scan = NULL;
+    const klaus_status status = scan_steps(session, &fed, &scan, error);
+    return status == KLAUS_OK ? patch_steps(session, error) : status;
+}
+
 static void mirror(float *tensor, const klaus_extent *extent) {
     for (int32_t row = 0; row < extent->rows; row++) {
         float *left = tensor + (size_t)row * (size_t)extent->cols * KLAUS_COLOURS;

@@ -7,7 +7,7 @@
 
 static const klaus_packed_weights *held_weights(const klaus_session *session, const klaus_step *step) {
     for (const klaus_packed_weights *held = session->packed[step->first]; held != NULL; held = held->next) {
-        if (held->layout == step->variant->layout && held->size == step->packed_bytes) {
+        if (held->variant->layout == step->variant->layout && held->size == step->packed_bytes) {
             return held;
         }
     }
@@ -51,7 +51,7 @@ klaus_status klaus_packed_find(klaus_session *session, klaus_step *step, klaus_e
     }
     step->variant->pack(&step->shape, &model->data[step->first].weights, made->memory.bytes);
     klaus_model_leave(model, step->first);
-    made->layout = step->variant->layout;
+    made->variant = step->variant;
     made->size = step->packed_bytes;
     made->next = session->packed[step->first];
     session->packed[step->first] = made;

@@ -124,21 +124,24 @@ static void scan_strides(const klaus_model *model, int64_t *rows, int64_t *cols)
     }
 }
 
-/* Formed, cropped to whole strides, the mean subtracted: session->tensor, `fed` says how large. */
+klaus_extent klaus_fed_extent(const klaus_model *model, int32_t formed_rows, int32_t formed_cols) {
+    const struct klaus_network *network = &model->network;
+    int64_t stride_rows = 1;
+    int64_t stride_cols = 1;
+    scan_strides(model, &stride_rows, &stride_cols);
+    return (klaus_extent){network->rows + (int32_t)((formed_rows - network->rows) / stride_rows * stride_rows),
+                          network->cols + (int32_t)((formed_cols - network->cols) / stride_cols * stride_cols),
+                          KLAUS_COLOURS};
+}
+
 klaus_status klaus_feed_ccv(klaus_session *session, const klaus_picture *picture, klaus_extent *fed,
                             klaus_error *error) {
-    const struct klaus_network *network = &session->model->network;
     klaus_extent formed;
     klaus_status status = form_ccv(session, picture, &formed, error);
     if (status != KLAUS_OK) {
         return status;
     }
-    int64_t stride_rows = 1;
-    int64_t stride_cols = 1;
-    scan_strides(session->model, &stride_rows, &stride_cols);
-    fed->rows = network->rows + (int32_t)((formed.rows - network->rows) / stride_rows * stride_rows);
-    fed->cols = network->cols + (int32_t)((formed.cols - network->cols) / stride_cols * stride_cols);
-    fed->channels = KLAUS_COLOURS;
+    *fed = klaus_fed_extent(session->model, formed.rows, formed.cols);
     const float *mean = NULL;
     status = mean_of(session, fed, &mean, error);
     if (status == KLAUS_OK) {

@@ -13,7 +13,7 @@
 /* A layer's weights as one layout has them, packed by this session. */
 typedef struct klaus_packed_weights {
     struct klaus_packed_weights *next;
-    uint32_t layout;
+    const klaus_variant *variant;
     uint64_t size;
     klaus_buffer memory;
 } klaus_packed_weights;
@@ -84,6 +84,10 @@ void klaus_steps_free(klaus_steps *steps);
  * the run. */
 bool klaus_steps_run(klaus_session *session, const klaus_steps *steps, const float *input, float *output,
                      klaus_layer_sink sink, void *user);
+
+/* Plans ten patches of a picture of the network's own size, where it has patches: its kernels are those of all sizes
+ * near it. A session that classifies does so by itself. */
+klaus_status klaus_plan_patches(klaus_session *session, klaus_error *error);
 
 /* Softmax of `rows` rows of the network's outputs, in place, unless the network ends in one; refuses numbers that are
  * not finite. */

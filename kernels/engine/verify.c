@@ -1,12 +1,14 @@
 /* Reads every byte of a packed model: what opening leaves out because it would cost time and memory. */
 #include <inttypes.h>
 #include <math.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "dispatch.h"
 #include "engine/fail.h"
 #include "engine/memory.h"
 #include "engine/model.h"
+#include "engine/picture.h"
 #include "engine/sha256.h"
 
 /* An index of the first number that is not finite, or `count`. Works on the bits, so it needs no float16 support. */
@@ -122,37 +124,89 @@ static klaus_status check_gaps(const klaus_model *model, klaus_error *error) {
     return KLAUS_OK;
 }
 
-/* Whether some kernel that this CPU can run makes `packed->layout` of a layer; `maker`: the one that makes it of this
- * layer and in this size, or NULL. */
-static bool layout_is_known(const klaus_packed_data *packed, const klaus_shape *shape, const klaus_variant **maker) {
-    bool known = false;
-    *maker = NULL;
+/* Kinds of activations that a kernel may take and give. */
+static const uint32_t dtype_pairs[][2] = {{KLAUS_F32, KLAUS_F32}, {KLAUS_F16, KLAUS_F16}, {KLAUS_F32, KLAUS_F16},
+                                          {KLAUS_F16, KLAUS_F32}, {KLAUS_I8, KLAUS_I8},   {KLAUS_F32, KLAUS_I8},
+                                          {KLAUS_I8, KLAUS_F32}};
+#define DTYPE_PAIRS (sizeof(dtype_pairs) / sizeof(dtype_pairs[0]))
+
+/* Sizes of all that the layers up to the scan layer put out for ten patches' picture, the picture itself first. */
+static klaus_status scan_extents(const klaus_model *model, klaus_extent **made, klaus_error *error) {
+    const int32_t count = model->network.scan_layer + 1;
+    klaus_extent *extents = calloc((size_t)count + 1, sizeof(*extents));
+    *made = extents;
+    if (extents == NULL) {
+        return klaus_fail(error, KLAUS_E_MEMORY, "no memory for the sizes of %d layers", count);
+    }
+    if (count == 0) { /* no patches, and perhaps no pictures */
+        return KLAUS_OK;
+    }
+    extents[0] = klaus_fed_extent(model, model->network.picture_rows, model->network.picture_cols);
+    klaus_status status = KLAUS_OK;
+    for (int32_t i = 0; i < count && status == KLAUS_OK; i++) {
+        klaus_extent inputs[KLAUS_MAX_INPUTS] = {{0, 0, 0}};
+        for (int32_t k = 0; k < model->layers[i].input_count; k++) {
+            inputs[k] = extents[model->layers[i].inputs[k] + 1];
+        }
+        status = klaus_layer_extent(model, i, inputs, &extents[i + 1], error);
+    }
+    return status;
+}
+
+/* The shape of a layer's call: with `scan`, as scan_extents() gave it, for ten patches; they are cut to the nominal
+ * size behind the scan layer. */
+static klaus_shape shape_of(const klaus_model *model, int32_t layer, const klaus_extent *scan) {
+    klaus_extent inputs[KLAUS_MAX_INPUTS] = {{0, 0, 0}};
+    klaus_extent output = model->data[layer].nominal;
+    klaus_shape shape;
+    klaus_nominal_inputs(model, layer, inputs);
+    if (scan != NULL && layer <= model->network.scan_layer) {
+        for (int32_t k = 0; k < model->layers[layer].input_count; k++) {
+            inputs[k] = scan[model->layers[layer].inputs[k] + 1];
+        }
+        output = scan[layer + 1];
+    }
+    klaus_layer_shape(model, layer, inputs, &output, scan != NULL ? KLAUS_PATCHES : 1, &shape);
+    return shape;
+}
+
+/* The kernel of this CPU that makes a packed section of its layer, and the shape for which it does, or NULL; `known`:
+ * whether any kernel here makes this layout of anything. */
+static const klaus_variant *find_maker(const klaus_model *model, const klaus_packed_data *packed,
+                                       const klaus_extent *scan, klaus_shape *shape, bool *known) {
+    *known = false;
     for (int32_t i = 0; i < klaus_dispatch_count(); i++) {
         const klaus_variant *variant = klaus_dispatch_variant(i);
         if (variant->layout != packed->layout || !klaus_dispatch_available(variant, klaus_cpu_here())) {
             continue;
         }
-        known = true;
-        if (variant->op == shape->op && variant->can(shape) && variant->packed_bytes(shape) == packed->size) {
-            *maker = variant;
+        *known = true;
+        for (int32_t patches = 0; patches < 2; patches++) {
+            *shape = shape_of(model, packed->layer, patches != 0 ? scan : NULL);
+            for (size_t k = 0; k < DTYPE_PAIRS && variant->op == shape->op; k++) {
+                shape->in_dtype = dtype_pairs[k][0];
+                shape->out_dtype = dtype_pairs[k][1];
+                if (variant->can(shape) && variant->packed_bytes(shape) == packed->size) {
+                    return variant;
+                }
+            }
         }
     }
-    return known;
+    return NULL;
 }
 
 /* A session takes packed sections as they are, so they must be what packing the canonical weights gives. Layouts that
  * no kernel here makes are left alone, as sessions leave them. */
 static klaus_status check_packed(const klaus_model *model, klaus_error *error) {
     klaus_buffer again = {NULL, NULL, 0};
-    klaus_status status = KLAUS_OK;
+    klaus_extent *scan = NULL;
+    klaus_status status = model->packed_count > 0 ? scan_extents(model, &scan, error) : KLAUS_OK;
     for (int32_t i = 0; i < model->packed_count && status == KLAUS_OK; i++) {
         const klaus_packed_data *packed = &model->packed[i];
-        klaus_extent inputs[KLAUS_MAX_INPUTS];
         klaus_shape shape;
-        const klaus_variant *maker = NULL;
-        klaus_nominal_inputs(model, packed->layer, inputs);
-        klaus_layer_shape(model, packed->layer, inputs, &model->data[packed->layer].nominal, 1, &shape);
-        if (!layout_is_known(packed, &shape, &maker)) {
+        bool known = false;
+        const klaus_variant *maker = find_maker(model, packed, scan, &shape, &known);
+        if (!known) {
             continue;
         }
         if (maker == NULL) {
@@ -174,6 +228,7 @@ static klaus_status check_packed(const klaus_model *model, klaus_error *error) {
         }
     }
     klaus_buffer_free(&again);
+    free(scan);
     return status;
 }
 

@@ -79,6 +79,8 @@ typedef struct klaus_variant {
     /* Sizes are 64 bits wide everywhere: a small model can ask for more than 32-bit memory has, and the plan refuses
      * that before anything is allocated or run. */
     uint64_t (*packed_bytes)(const klaus_shape *shape);
+    /* Depends on weights, kernel and channels alone, not on a map's extents, the batch or what quantizes activations:
+     * all sessions and steps that name a layer and a layout share what it makes, a file's section included. */
     void (*pack)(const klaus_shape *shape, const klaus_weights *weights, void *packed);
     uint64_t (*scratch_bytes)(const klaus_shape *shape, int32_t parts);
     /* Does the share `part` of `parts` of the work; results do not depend on `parts`. */

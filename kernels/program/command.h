@@ -2,6 +2,8 @@
  * KLAUS_OK. */
 #ifndef KLAUS_PROGRAM_COMMAND_H
 #define KLAUS_PROGRAM_COMMAND_H
+#include <stdio.h>
+
 #include "klaus/klaus.h"
 #include "program/arguments.h"
 
@@ -13,6 +15,7 @@ klaus_status command_verify(int argc, char **argv, klaus_error *error);
 klaus_status command_bench(int argc, char **argv, klaus_error *error);
 klaus_status command_classify(int argc, char **argv, klaus_error *error);
 klaus_status command_activations(int argc, char **argv, klaus_error *error);
+klaus_status command_pack(int argc, char **argv, klaus_error *error);
 klaus_status command_check(int argc, char **argv, klaus_error *error);
 klaus_status command_hash(int argc, char **argv, klaus_error *error);
 
@@ -53,7 +56,24 @@ klaus_status no_operands(const operands *rest, klaus_error *error);
 /* Values of the network's input tensor from a file that holds exactly these, all finite. */
 klaus_status read_tensor(const char *path, const klaus_description *net, float **values, klaus_error *error);
 
-/* The whole file or none: written beside it under another name, then renamed. */
+/* A file that appears whole or not at all: written beside its place under another name, then renamed. */
+typedef struct whole_file {
+    const char *path;
+    FILE *stream;
+    uint64_t bytes;
+    int reason; /* errno of what failed first */
+    char beside[KLAUS_MAX_PATH];
+} whole_file;
+
+klaus_status whole_file_open(whole_file *file, const char *path, klaus_error *error);
+/* False once writing failed; whole_file_close says why. */
+bool whole_file_write(whole_file *file, const void *bytes, size_t size);
+/* Ends what whole_file_open began: the file is there if `status`, how the work went so far, and the result are
+ * KLAUS_OK.
+ */
+klaus_status whole_file_close(whole_file *file, klaus_status status, klaus_error *error);
+
+/* Numbers as a whole file. */
 klaus_status write_floats(const char *path, const float *values, uint64_t count, klaus_error *error);
 
 /* The field "top" of a record; k at most MAX_TOP. */

@@ -15,6 +15,7 @@ static const char usage[] =
     "        [--logits FILE] [--layer-memory] [SESSION]   time passes, or with --patches 10 ten-patch jobs\n"
     "  classify --model M --images BATCH [--top K] [--patches 1|10] [--crop center|none] [SESSION]\n"
     "  activations --model M --input X.f32 --out DIR [SESSION]   one file a layer\n"
+    "  pack --model M --out FILE [SESSION]        the model with weights as this device's kernels want them\n"
     "  check [--op OP] [--isa I] [--seed N] [--bench] [--list]   every kernel against its reference\n"
     "  hash FILE...                               SHA-256 of files\n"
     "  help\n"
@@ -26,8 +27,13 @@ static const struct command {
     const char *name;
     klaus_status (*run)(int argc, char **argv, klaus_error *error);
 } commands[] = {
-    {"info", command_info},         {"verify", command_verify},           {"bench", command_bench},
-    {"classify", command_classify}, {"activations", command_activations}, {"check", command_check},
+    {"info", command_info},
+    {"verify", command_verify},
+    {"bench", command_bench},
+    {"classify", command_classify},
+    {"activations", command_activations},
+    {"check", command_check},
+    {"pack", command_pack},
     {"hash", command_hash},
 };
 

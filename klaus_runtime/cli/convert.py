@@ -12,6 +12,7 @@ from klaus_runtime.cli.options import Commands, add_engine, engine_of, model_of
 from klaus_runtime.cli.words import facts, say, say_json, say_origin, times
 from klaus_runtime.errors import InputError
 from klaus_runtime.model import F32, Model
+from klaus_runtime.pack import Layout
 
 _MAX_TENSOR_BYTES = 1 << 30
 
@@ -20,6 +21,8 @@ def register(commands: Commands) -> None:
     """Adds the commands."""
     sub = commands.add("pack", _pack, "Make a packed model that the C library maps.")
     sub.add_argument("-o", "--out", required=True, type=Path, metavar="FILE.klaus", help="the packed model")
+    text = "carry weights as the kernels of CORE want them for PRECISION, as a76-fp32 (repeatable); else made at load"
+    sub.add_argument("--layout", action="append", default=[], metavar="CORE-PRECISION", help=text)
 
     sub = commands.add("export", _export, "Write a plain sqlite3 file as ccv reads it, codebooks multiplied out.")
     sub.add_argument("-o", "--out", required=True, type=Path, metavar="FILE.sqlite3", help="the file")
@@ -32,12 +35,18 @@ def register(commands: Commands) -> None:
 
 
 def _pack(options: argparse.Namespace) -> None:
+    layouts = [Layout.named(text) for text in options.layout]
     model = model_of(options, options.source)
-    path = pack.pack(model, options.out)
+    with files.staged((options.out,)) as (path,):  # no half of it, should a layout fail
+        pack.pack(model, path)
+        added = pack.add_layouts(path, layouts, path) if layouts else ()
+    path = options.out
+    sections = {str(layout): count for layout, count in zip(layouts, added, strict=True)}
     if options.json:
-        say_json({**facts(model), "file": str(path), "bytes": path.stat().st_size})
+        say_json({**facts(model), "file": str(path), "bytes": path.stat().st_size, "layouts": sections})
         return
-    say(f"{path}  {path.stat().st_size:,} bytes")
+    more = "".join(f", {name}: {count} sections" for name, count in sections.items())
+    say(f"{path}  {path.stat().st_size:,} bytes{more}")
     say_origin(model)
 
 

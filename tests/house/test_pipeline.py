@@ -14,7 +14,8 @@ import pytest
 from device_tests import pipeline, prepare
 from device_tests.errors import InventoryError
 from klaus_runtime.errors import KlausError
-from klaus_runtime.pack import read_packed
+from klaus_runtime.pack import Layout, add_layouts, has_layouts, pack, read_packed
+from klaus_runtime.registry import load_model
 from toolchains.build import Build
 from toolchains.build import build as compile_targets
 from toolchains.errors import BuildError
@@ -59,6 +60,20 @@ def test_int8_is_prepared_apart_and_planned_where_it_will_be(tiny: Path, tmp_pat
     assert (plain.calibrated, ranged.calibrated) == (False, True)
     assert prepare.planned(str(tiny), "q8", cache) == plain.packed
     assert prepare.planned(str(tiny), "q8", cache, calibrated=True) == ranged.packed
+
+
+def test_a_packed_model_with_layouts_is_sent_as_it_is(arm_build: Build, tiny: Path, tmp_path: Path) -> None:
+    """Its weights need no packing on the device; one without layouts is packed anew."""
+    plain = pack(load_model(str(tiny)), tmp_path / "plain.klaus")
+    laid = tmp_path / "laid.klaus"
+    add_layouts(plain, [Layout("a76", "fp32")], laid)
+    prepared = prepare.prepare(str(laid), "", tmp_path / "cache", lambda _: None)
+    assert prepared.packed.read_bytes() == laid.read_bytes()
+    assert prepared.package_bytes > 0
+    ranged = prepare.prepare(str(laid), "", tmp_path / "cache", lambda _: None, calibrated=True)
+    assert ranged.calibrated
+    assert not has_layouts(ranged.packed)
+    assert not has_layouts(prepare.prepare(str(plain), "", tmp_path / "cache", lambda _: None).packed)
 
 
 @pytest.mark.parametrize("what", ["first", "middle", "last", "json", "truncated", "gone", "unreadable"])

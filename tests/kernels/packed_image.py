@@ -35,10 +35,13 @@ class PackedImage:
     def header(self) -> Any:
         return self._view("file_header", 0)
 
+    def sections(self) -> list[Any]:
+        """All of them, in the table's order."""
+        return [self._view("section", 64 + 32 * index) for index in range(self.header.section_count)]
+
     def section(self, kind: str, layer: int = -1) -> Any:
         """The first section of a kind and layer."""
-        for index in range(self.header.section_count):
-            section = self._view("section", 64 + 32 * index)
+        for section in self.sections():
             if section.kind == const(f"SECTION_{kind}") and section.layer == layer:
                 return section
         raise AssertionError(f"no section {kind} of layer {layer}")

@@ -142,6 +142,14 @@ uint64_t klaus_anonymous_bytes(const klaus_session *session);
 typedef void (*klaus_text_sink)(void *user, const char *line);
 klaus_status klaus_plan(const klaus_session *session, klaus_text_sink sink, void *user);
 
+/* Takes the next bytes of a file; non-zero return stops the writing. */
+typedef int32_t (*klaus_byte_sink)(void *user, const void *bytes, size_t size);
+/* Writes the session's model with, besides all that it has, its weights in the layouts of the kernels that this session
+ * runs, for one patch and for ten: sessions with the same options on the same kind of CPU then use them in the file
+ * instead of packing them into memory of their own. `sections` (may be NULL): how many it added. */
+klaus_status klaus_write_packed(klaus_session *session, klaus_byte_sink sink, void *user, int32_t *sections,
+                                klaus_error *error);
+
 #pragma GCC visibility pop
 #ifdef __cplusplus
 }
