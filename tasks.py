@@ -48,7 +48,7 @@ HELP = {
     "dry-run": "print the compiler and SSH commands, run none",
     "yes": "never ask",
     "jobs": "commands that run at once (default: one for each core)",
-    "cpu": "cortex-a53, cortex-a76, max ...: the core to emulate (repeatable; default: the first two)",
+    "cpu": "cortex-a53, cortex-a76, max ...: the core to emulate (repeatable; default: these three)",
     "precision": "fp32, fp16 or int8: of the arithmetic; each is a row of the report (repeatable; default: fp32)",
     "memory": "default or lean",
     "job": "pass or 10-patch (repeatable; default: both)",

@@ -41,8 +41,10 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 BUILD, CACHE, RESULTS, DOCUMENT = ROOT / "build", ROOT / ".cache", ROOT / "results", ROOT / "docs" / "instructions.md"
 TARGET = "linux-aarch64"
 DEFAULT_ROWS = (("lite0", "float"), ("lite0", "q4"), ("klaus-mobile", "klaus-mixed"))
-DEFAULT_CPUS = ("cortex-a53", "cortex-a76")
-NO_HALVES = frozenset({"cortex-a53"})  # CPUs that do not compute in half precision
+DEFAULT_CPUS = ("cortex-a53", "cortex-a76", "max")
+# What is counted where nothing else is asked: the A53 does not compute in halves; max stands for cores that multiply
+# matrices of int8 and is no other than the A76 besides.
+PRECISIONS_OF = {"cortex-a53": ("fp32", "int8"), "max": ("int8",)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +81,7 @@ class CountOrder:
 
     def precisions_of(self, cpu: str) -> Sequence[str]:
         """What is counted on a CPU."""
-        return self.precisions or [word for word in PRECISIONS if word != "fp16" or cpu not in NO_HALVES]
+        return self.precisions or PRECISIONS_OF.get(cpu, PRECISIONS)
 
 
 def count(order: CountOrder) -> int:

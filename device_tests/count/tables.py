@@ -33,6 +33,7 @@ them for one CPU, and look at the loads besides.
 - **instructions** leave prefetches out, on both sides. **slots** = the largest of: vector arithmetic; 64-bit memory
   accesses, a 128-bit one counted twice; half of all instructions. That is what an in-order core of Cortex-A53's kind
   cannot do without, and raw counts mislead there.
+- CPU **max** has all that qemu emulates: what is counted there is int8 by matrix multiplies (`neon_i8mm`).
 - **MB loaded** are the bytes that vector loads read. **multiply-adds** are vector instructions of every width.
 
 Everything here is drawn from `baseline.tsv`, `peers.tsv` and `goals.tsv` in `device_tests/devices/count/`.

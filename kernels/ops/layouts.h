@@ -22,6 +22,7 @@ enum klaus_layout {
     KLAUS_LAYOUT_WINOGRAD_F16_PANELS_24 = 33,     /* halves, panels of 24: ops/winograd/winograd_f16.h */
     /* int8 by dot products */
     KLAUS_LAYOUT_CONV_I8_DOT_12 = 50,        /* ops/conv/conv_dot.h */
+    KLAUS_LAYOUT_CONV_I8_EIGHTS_12 = 52,     /* likewise, for matrix multiplies */
     KLAUS_LAYOUT_FULL_CONNECT_I8_DOT_8 = 51, /* ops/full_connect/full_connect_dot.h */
     KLAUS_LAYOUT_DEPTHWISE_I8 = 60,          /* int8 [tap][channel]: ops/depthwise/depthwise_i8_neon64.c */
     KLAUS_LAYOUT_CONV_I8_PAIRS = 61,         /* ops/conv/conv_i8_neon64.c */

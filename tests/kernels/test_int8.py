@@ -23,7 +23,7 @@ from tests.klaus_runtime.golden import difference, large, lite0_logits, only, te
 if TYPE_CHECKING:
     from toolchains.build import Build
 
-CPUS = ("cortex-a53", "cortex-a76")  # without and with dot products
+CPUS = ("cortex-a53", "cortex-a76", "max")  # without and with dot products, with matrix multiplies
 
 
 @pytest.fixture(scope="session", params=CPUS)

@@ -66,9 +66,7 @@ def test_what_a_core_or_a_model_cannot(arm_build: Build, packed: Path, tmp_path:
     out.write_bytes(b"here before")
     with pytest.raises(InputError, match=r"^layout a53-fp16: precision fp16 needs neon_fp16"):
         add_layouts(packed, [Layout("a76", "fp32"), Layout("a53", "fp16")], out)
-    with pytest.raises(
-        InputError, match=r"^layout a76-int8: model model-fp16 has no activation range.*calibrate"
-    ):
+    with pytest.raises(InputError, match=r"^layout a76-int8: model model-fp16 has no activation range.*calibrate"):
         add_layouts(packed, [Layout("a76", "int8")], out)
     damaged = tmp_path / "damaged.klaus"
     damaged.write_bytes(packed.read_bytes()[:-1] + b"\xff")

@@ -13,6 +13,7 @@
 
 typedef struct geometry {
     bool direct; /* pointwise: an output's pixel is its input's, and four of them can be interleaved as they lie */
+    bool eights; /* klaus_dot_kernel.eights */
     int32_t group_channels, group_filters;
     int64_t depth, steps;
     size_t row_bytes;      /* the depth up to whole vectors */
@@ -32,9 +33,10 @@ static uint64_t aligned(uint64_t bytes, uint64_t to) {
     return (bytes + to - 1) / to * to;
 }
 
-static geometry geometry_of(const klaus_shape *s) {
+static geometry geometry_of(const klaus_shape *s, bool eights) {
     geometry g;
     memset(&g, 0, sizeof g);
+    g.eights = eights;
     g.group_channels = s->in_channels / s->groups;
     g.group_filters = s->out_channels / s->groups;
     g.depth = klaus_shape_weights_per_row(s);
@@ -44,7 +46,7 @@ static geometry geometry_of(const klaus_shape *s) {
     g.block_bytes = KLAUS_DOT_BLOCK * g.row_bytes;
     g.direct = s->kernel_rows == 1 && s->kernel_cols == 1 && s->stride_rows == 1 && s->stride_cols == 1 &&
                s->pad_top == 0 && s->pad_left == 0 && s->out_rows == s->in_rows && s->out_cols == s->in_cols &&
-               g.depth >= 16 && g.depth % 4 == 0;
+               g.depth >= 16 && g.depth % (eights ? 8 : 4) == 0;
     g.first_row = (s->pad_top + s->stride_rows - 1) / s->stride_rows;
     g.first_col = (s->pad_left + s->stride_cols - 1) / s->stride_cols;
     const int64_t most_top = (int64_t)s->in_rows - s->kernel_rows, most_left = (int64_t)s->in_cols - s->kernel_cols;
@@ -73,20 +75,21 @@ static size_t panel_bytes(const geometry *g, int32_t width) {
 }
 
 uint64_t klaus_conv_dot_packed_bytes(const klaus_shape *shape) {
-    const geometry g = geometry_of(shape);
+    const geometry g = geometry_of(shape, false);
     return (uint64_t)g.channels * (8 + 4 * (uint64_t)g.steps);
 }
 
 static void pack_channel(const klaus_shape *s, const klaus_weights *weights, const geometry *g, int64_t channel,
                          int32_t width, int32_t c, uint8_t *panel) {
-    int8_t some[256], *to = (int8_t *)panel + (size_t)width * 8 + 4 * (size_t)c;
+    const int64_t taken = g->eights ? 8 : 4; /* numbers of depth that stand together */
+    int8_t some[256], *to = (int8_t *)panel + (size_t)width * 8 + (size_t)(taken * c);
     const float step = klaus_int8_weight_step(s, weights, channel);
     int32_t sum = 0;
     for (int64_t first = 0; first < g->depth; first += 256) {
         const int64_t count = g->depth - first < 256 ? g->depth - first : 256;
         klaus_int8_weights_read(s, weights, channel, step, first, count, some);
         for (int64_t i = 0; i < count; i++) {
-            to[(first + i) / 4 * 4 * width + (first + i) % 4] = some[i];
+            to[(first + i) / taken * taken * width + (first + i) % taken] = some[i];
             sum += some[i];
         }
     }
@@ -94,8 +97,8 @@ static void pack_channel(const klaus_shape *s, const klaus_weights *weights, con
     memcpy(panel + 4 * (size_t)(width + c), &sum, 4);
 }
 
-void klaus_conv_dot_pack(const klaus_shape *shape, const klaus_weights *weights, void *packed) {
-    const geometry g = geometry_of(shape);
+static void pack(const klaus_shape *shape, const klaus_weights *weights, void *packed, bool eights) {
+    const geometry g = geometry_of(shape, eights);
     uint8_t *panel = packed;
     for (int32_t group = 0; group < shape->groups; group++)
         for (int32_t first = 0, width; first < g.group_filters; first += width) {
@@ -107,8 +110,16 @@ void klaus_conv_dot_pack(const klaus_shape *shape, const klaus_weights *weights,
         }
 }
 
+void klaus_conv_dot_pack(const klaus_shape *shape, const klaus_weights *weights, void *packed) {
+    pack(shape, weights, packed, false);
+}
+
+void klaus_conv_dot_pack_eights(const klaus_shape *shape, const klaus_weights *weights, void *packed) {
+    pack(shape, weights, packed, true);
+}
+
 uint64_t klaus_conv_dot_scratch_bytes(const klaus_shape *shape, int32_t parts) {
-    const geometry g = geometry_of(shape);
+    const geometry g = geometry_of(shape, false);
     return g.shared_bytes + (uint64_t)parts * g.part_bytes;
 }
 
@@ -137,19 +148,28 @@ static void make_constants(const klaus_call *call, const geometry *g) {
 
 /* ---- gathering: windows of four pixels as one block ---- */
 
-/* 16 numbers of each of four rows. */
-static inline void interleave_16(const int8_t *a, const int8_t *b, const int8_t *c, const int8_t *d, int8_t *block) {
+/* 16 numbers of each of four rows: four of each row together, or eight. */
+static inline void interleave_16(const int8_t *a, const int8_t *b, const int8_t *c, const int8_t *d, int8_t *block,
+                                 bool eights) {
+    if (eights) {
+        const int64x2_t w = vreinterpretq_s64_s8(vld1q_s8(a)), x = vreinterpretq_s64_s8(vld1q_s8(b)),
+                        y = vreinterpretq_s64_s8(vld1q_s8(c)), z = vreinterpretq_s64_s8(vld1q_s8(d));
+        const int64x2x4_t four = {{vzip1q_s64(w, x), vzip1q_s64(y, z), vzip2q_s64(w, x), vzip2q_s64(y, z)}};
+        vst1q_s64_x4((int64_t *)(void *)block, four);
+        return;
+    }
     const int32x4x4_t four = {{vreinterpretq_s32_s8(vld1q_s8(a)), vreinterpretq_s32_s8(vld1q_s8(b)),
                                vreinterpretq_s32_s8(vld1q_s8(c)), vreinterpretq_s32_s8(vld1q_s8(d))}};
     vst4q_s32((int32_t *)(void *)block, four);
 }
 
-/* `bytes` numbers (at least 16, a multiple of 4) of four rows, `step` apart. */
-static inline void interleave(const int8_t *from, int64_t step, int64_t bytes, int8_t *block) {
+/* `bytes` numbers (at least 16, a multiple of what stands together) of four rows, `step` apart. */
+__attribute__((always_inline)) static inline void interleave(const int8_t *from, int64_t step, int64_t bytes,
+                                                             int8_t *block, bool eights) {
     const int8_t *b = from + step, *c = b + step, *d = c + step;
 #pragma clang loop unroll(disable)
     for (; bytes >= 16; bytes -= 16, block += 64) {
-        interleave_16(from, b, c, d, block);
+        interleave_16(from, b, c, d, block, eights);
         from += 16;
         b += 16;
         c += 16;
@@ -157,18 +177,18 @@ static inline void interleave(const int8_t *from, int64_t step, int64_t bytes, i
     }
     if (bytes > 0) { /* the last 16 once more, where they end */
         const int64_t back = bytes - 16;
-        interleave_16(from + back, b + back, c + back, d + back, block + 4 * back);
+        interleave_16(from + back, b + back, c + back, d + back, block + 4 * back, eights);
     }
 }
 
 /* The same of rows anywhere. */
-static void interleave_rows(const int8_t *const rows[KLAUS_DOT_BLOCK], int64_t bytes, int8_t *block) {
+static void interleave_rows(const int8_t *const rows[KLAUS_DOT_BLOCK], int64_t bytes, int8_t *block, bool eights) {
     int64_t at = 0;
     for (; at + 16 <= bytes; at += 16)
-        interleave_16(rows[0] + at, rows[1] + at, rows[2] + at, rows[3] + at, block + 4 * at);
+        interleave_16(rows[0] + at, rows[1] + at, rows[2] + at, rows[3] + at, block + 4 * at, eights);
     if (at < bytes) {
         at = bytes - 16;
-        interleave_16(rows[0] + at, rows[1] + at, rows[2] + at, rows[3] + at, block + 4 * at);
+        interleave_16(rows[0] + at, rows[1] + at, rows[2] + at, rows[3] + at, block + 4 * at, eights);
     }
 }
 
@@ -207,7 +227,7 @@ static void gather_taps(const klaus_call *call, const geometry *g, const windows
                     w->y[r] + u >= 0 && w->y[r] + u < s->in_rows && w->x[r] + v >= 0 && w->x[r] + v < s->in_cols;
                 from[r] = there ? w->from[r] + at : zeros;
             }
-            interleave_rows(from, g->group_channels, block);
+            interleave_rows(from, g->group_channels, block, g->eights);
             block += KLAUS_DOT_BLOCK * g->group_channels;
         }
 }
@@ -251,20 +271,21 @@ __attribute__((noinline)) static void gather_any(const klaus_call *call, const g
     }
     for (int64_t r = 0; r < KLAUS_DOT_BLOCK; r++)
         gather_window(call, g, w.y[r], w.x[r], first, rows + (size_t)r * g->gathered_bytes);
-    interleave(rows, (int64_t)g->gathered_bytes, (int64_t)g->row_bytes, block);
+    interleave(rows, (int64_t)g->gathered_bytes, (int64_t)g->row_bytes, block, g->eights);
 }
 
 /* `blocks` times four neighbours in one line inside the picture, the first window from `from` on; taps of whole
  * vectors. Returns where the blocks end. */
-static int8_t *gather_inner_taps(const klaus_shape *s, const geometry *g, const int8_t *from, int64_t blocks,
-                                 int8_t *block) {
+__attribute__((always_inline)) static inline int8_t *gather_inner_taps(const klaus_shape *s, const geometry *g,
+                                                                       const int8_t *from, int64_t blocks,
+                                                                       int8_t *block, const bool eights) {
     const int64_t step = (int64_t)s->stride_cols * s->in_channels, line = (int64_t)s->in_cols * s->in_channels;
     for (; blocks > 0; blocks--, from += KLAUS_DOT_BLOCK * step) {
         int8_t *to = block;
         for (int32_t u = 0; u < s->kernel_rows; u++) {
             const int8_t *tap = from + u * line;
             for (int32_t v = s->kernel_cols; v > 0; v--, tap += s->in_channels) {
-                interleave(tap, step, g->group_channels, to);
+                interleave(tap, step, g->group_channels, to, eights);
                 to += KLAUS_DOT_BLOCK * g->group_channels;
             }
         }
@@ -275,8 +296,9 @@ static int8_t *gather_inner_taps(const klaus_shape *s, const geometry *g, const 
 
 /* The same for one group of any number of channels. Kernel rows are read in whole vectors, their ends first: what is
  * read beyond a row lands where the next one's beginning comes, or beyond the depth. */
-static int8_t *gather_inner_rows(const klaus_shape *s, const geometry *g, const int8_t *from, int64_t blocks,
-                                 int8_t *rows, int8_t *block) {
+__attribute__((always_inline)) static inline int8_t *gather_inner_rows(const klaus_shape *s, const geometry *g,
+                                                                       const int8_t *from, int64_t blocks, int8_t *rows,
+                                                                       int8_t *block, const bool eights) {
     const int64_t step = (int64_t)s->stride_cols * s->in_channels, line = (int64_t)s->in_cols * s->in_channels;
     const int64_t bytes = (int64_t)s->kernel_cols * s->in_channels, gathered = (int64_t)g->gathered_bytes;
     for (; blocks > 0; blocks--, from += KLAUS_DOT_BLOCK * step) {
@@ -293,7 +315,7 @@ static int8_t *gather_inner_rows(const klaus_shape *s, const geometry *g, const 
                 vst1q_s8(to + 3 * gathered, d);
             }
         }
-        interleave(rows, gathered, (int64_t)g->row_bytes, block);
+        interleave(rows, gathered, (int64_t)g->row_bytes, block, eights);
         block += g->block_bytes;
     }
     return block;
@@ -314,18 +336,19 @@ static int64_t inner_blocks(const klaus_shape *s, const geometry *g, int64_t row
 }
 
 /* Pixels begin .. end - 1 as blocks. */
-static void make_blocks(const klaus_call *call, const geometry *g, int64_t begin, int64_t end, int64_t first,
-                        int8_t *rows, int8_t *block) {
+__attribute__((always_inline)) static inline void make_blocks_as(const klaus_call *call, const geometry *g,
+                                                                 int64_t begin, int64_t end, int64_t first,
+                                                                 int8_t *rows, int8_t *block, const bool eights) {
     const klaus_shape *s = call->shape;
     const int8_t *input = (const int8_t *)call->input[0] + first;
     if (g->direct) {
         for (; begin + KLAUS_DOT_BLOCK <= end; begin += KLAUS_DOT_BLOCK, block += g->block_bytes)
-            interleave(input + begin * s->in_channels, s->in_channels, g->depth, block);
+            interleave(input + begin * s->in_channels, s->in_channels, g->depth, block, eights);
         if (begin < end) {
             const int8_t *from[KLAUS_DOT_BLOCK];
             for (int64_t r = 0; r < KLAUS_DOT_BLOCK; r++)
                 from[r] = input + (begin + r < end ? begin + r : end - 1) * s->in_channels;
-            interleave_rows(from, g->depth, block);
+            interleave_rows(from, g->depth, block, eights);
         }
         return;
     }
@@ -335,8 +358,8 @@ static void make_blocks(const klaus_call *call, const geometry *g, int64_t begin
             ((row * s->stride_rows - s->pad_top) * s->in_cols + col * s->stride_cols - s->pad_left) * s->in_channels;
         const int64_t blocks = inner_blocks(s, g, row, col, offset, (end - begin) / KLAUS_DOT_BLOCK);
         if (blocks > 0) {
-            block = g->group_channels % 16 == 0 ? gather_inner_taps(s, g, input + offset, blocks, block)
-                                                : gather_inner_rows(s, g, input + offset, blocks, rows, block);
+            block = g->group_channels % 16 == 0 ? gather_inner_taps(s, g, input + offset, blocks, block, eights)
+                                                : gather_inner_rows(s, g, input + offset, blocks, rows, block, eights);
             begin += blocks * KLAUS_DOT_BLOCK;
             continue;
         }
@@ -346,15 +369,27 @@ static void make_blocks(const klaus_call *call, const geometry *g, int64_t begin
     }
 }
 
+__attribute__((noinline)) static void make_blocks(const klaus_call *call, const geometry *g, int64_t begin, int64_t end,
+                                                  int64_t first, int8_t *rows, int8_t *block) {
+    make_blocks_as(call, g, begin, end, first, rows, block, false);
+}
+
+__attribute__((noinline)) static void make_blocks_of_eights(const klaus_call *call, const geometry *g, int64_t begin,
+                                                            int64_t end, int64_t first, int8_t *rows, int8_t *block) {
+    make_blocks_as(call, g, begin, end, first, rows, block, true);
+}
+
 void klaus_conv_dot_run(const klaus_call *call, int32_t phase, int32_t part, int32_t parts,
                         const klaus_dot_kernel *kernel) {
     const klaus_shape *s = call->shape;
-    const geometry g = geometry_of(s);
+    const geometry g = geometry_of(s, kernel->eights);
     if (phase == 0) {
         if (part == 0)
             make_constants(call, &g);
         return;
     }
+    void (*const make)(const klaus_call *, const geometry *, int64_t, int64_t, int64_t, int8_t *, int8_t *) =
+        kernel->eights ? make_blocks_of_eights : make_blocks;
     const klaus_dot_results results = klaus_dot_results_of(s);
     int8_t *rows = (int8_t *)call->scratch + (size_t)(g.shared_bytes + (uint64_t)part * g.part_bytes);
     int8_t *blocks = rows + KLAUS_DOT_BLOCK * g.gathered_bytes;
@@ -370,7 +405,7 @@ void klaus_conv_dot_run(const klaus_call *call, int32_t phase, int32_t part, int
         tile.start = call->scratch;
         tile.rows = chunk_end - chunk;
         for (int32_t group = 0; group < s->groups; group++) {
-            make_blocks(call, &g, chunk, chunk_end, (int64_t)group * g.group_channels, rows, blocks);
+            make(call, &g, chunk, chunk_end, (int64_t)group * g.group_channels, rows, blocks);
             for (int32_t first = 0; first < g.group_filters; first += tile.width) {
                 tile.width = klaus_panel_width(g.group_filters, first, KLAUS_DOT_WIDTH);
                 tile.outputs = g.group_filters - first < tile.width ? g.group_filters - first : tile.width;

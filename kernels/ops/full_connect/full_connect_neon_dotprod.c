@@ -1,77 +1,7 @@
 /* Full connect of int8 by dot products: weights go from their packed form through a register table into the sums, eight
  * outputs of one row or of up to ten at once. `kind` and `rows` are constants where they are inlined. */
-#include <string.h>
-
-#include "ops/full_connect/full_connect_dot.h"
-#include "ops/gemm/gemm_dot.h"
-#include "ops/int8_neon64.h"
+#include "ops/full_connect/full_connect_dot_neon64.h"
 #include "ops/layouts.h"
-#include "ops/shape.h"
-
-#define WIDTH KLAUS_FULL_CONNECT_DOT_WIDTH
-#define MOST_ROWS 10 /* a 10-patch job's */
-#define UNROLLED _Pragma("clang loop unroll(full)")
-
-enum kind { BYTES, Q4, Q2 };
-
-/* ---- inputs: [step of four][rows up to a multiple of four][4], in scratch ---- */
-
-/* Rows of one tile, and with what is filled up: one row lies as it is. */
-static int32_t rows_at(int32_t batch, int32_t first) {
-    return batch - first < MOST_ROWS ? batch - first : MOST_ROWS;
-}
-
-static int32_t filled_rows(int32_t rows) {
-    return rows == 1 ? 1 : rows <= 4 ? 4 : 12;
-}
-
-static uint64_t inputs_bytes(const klaus_shape *s) {
-    const int32_t batch = (int32_t)klaus_at_least_one(s->batch), rest = batch % MOST_ROWS;
-    const int32_t rows = batch / MOST_ROWS * filled_rows(MOST_ROWS) + (rest > 0 ? filled_rows(rest) : 0);
-    return (uint64_t)klaus_full_connect_dot_inputs(s) * (uint64_t)rows;
-}
-
-static uint64_t scratch_bytes(const klaus_shape *shape, int32_t parts) {
-    (void)parts;
-    return inputs_bytes(shape);
-}
-
-/* Phase 0: the share of the steps. */
-static void arrange(const klaus_call *call, int32_t part, int32_t parts) {
-    const klaus_shape *s = call->shape;
-    const int32_t batch = (int32_t)klaus_at_least_one(s->batch);
-    const int64_t inputs = klaus_shape_inputs_per_row(s), whole = klaus_full_connect_dot_inputs(s);
-    int8_t *to = call->scratch;
-    for (int32_t first = 0; first < batch; first += MOST_ROWS) {
-        const int32_t rows = rows_at(batch, first), filled = filled_rows(rows);
-        int64_t begin, end;
-        klaus_share(whole, 32, part, parts, &begin, &end);
-        memset(to + begin * filled, 0, (size_t)((end - begin) * filled));
-        end = end < inputs ? end : inputs;
-        for (int32_t r = 0; r < rows; r++) {
-            const int8_t *from = (const int8_t *)call->input[0] + (first + r) * inputs;
-            if (filled == 1 && end > begin)
-                memcpy(to + begin, from + begin, (size_t)(end - begin));
-            for (int64_t i = begin; filled > 1 && i < end; i += 4)
-                memcpy(to + i * filled + 4 * r, from + i, end - i < 4 ? (size_t)(end - i) : 4);
-        }
-        to += whole * filled;
-    }
-}
-
-/* ---- weights ---- */
-
-/* 16 weights of number `n` out of 16 bytes of indices. */
-__attribute__((always_inline)) static inline int8x16_t look_up(int8x16_t table, uint8x16_t indices, const int n,
-                                                               const enum kind kind) {
-    if (kind == Q4)
-        indices = n == 0 ? vandq_u8(indices, vdupq_n_u8(15)) : vshrq_n_u8(indices, 4);
-    else if (n == 3)
-        indices = vshrq_n_u8(indices, 6);
-    else
-        indices = vandq_u8(n == 0 ? indices : n == 1 ? vshrq_n_u8(indices, 2) : vshrq_n_u8(indices, 4), vdupq_n_u8(3));
-    return vqtbl1q_s8(table, indices);
-}
 
 /* The weights of four steps, eight vectors, from memory that is read once. */
 __attribute__((always_inline)) static inline void four_steps(int8x16_t *weights, const uint8_t **from, int8x16_t table,
@@ -162,9 +92,6 @@ __attribute__((always_inline)) static inline void rows_of(const uint8_t *table, 
         vst1q_s32(sums + WIDTH * r + 4 * v, at[r][v]);
 }
 
-typedef void panel_kernel(const uint8_t *table, const uint8_t *weights, const int8_t *inputs, int64_t count,
-                          int32_t *sums);
-
 static void bytes_1(const uint8_t *table, const uint8_t *weights, const int8_t *inputs, int64_t count, int32_t *sums) {
     row_of(table, weights, inputs, count, sums, BYTES);
 }
@@ -201,52 +128,23 @@ static void q2_10(const uint8_t *table, const uint8_t *weights, const int8_t *in
     rows_of(table, weights, inputs, count, sums, Q2, 10);
 }
 
-static panel_kernel *const panel_kernels[3][3] = {
-    {bytes_1, bytes_4, bytes_10}, {q4_1, q4_4, q4_10}, {q2_1, q2_4, q2_10}};
+static int32_t filled_rows(int32_t rows) {
+    return rows == 1 ? 1 : rows <= 4 ? 4 : 12;
+}
 
-/* ---- the layer ---- */
+static const panel_kernels kernels = {
+    {{bytes_1, bytes_4, bytes_10}, {q4_1, q4_4, q4_10}, {q2_1, q2_4, q2_10}}, 4, filled_rows};
 
-static void multiply(const klaus_call *call, int32_t part, int32_t parts) {
-    const klaus_shape *s = call->shape;
-    const uint32_t stored = klaus_full_connect_dot_stored(s);
-    panel_kernel *const *const kernels = panel_kernels[stored == KLAUS_I8 ? BYTES : stored == KLAUS_Q4 ? Q4 : Q2];
-    const int32_t batch = (int32_t)klaus_at_least_one(s->batch);
-    const int64_t inputs = klaus_full_connect_dot_inputs(s);
-    const klaus_dot_results results = klaus_dot_results_of(s);
-    klaus_dot_tile tile = {.call = call, .results = &results, .width = WIDTH};
-    int64_t begin, end;
-    klaus_share(s->out_channels, WIDTH, part, parts, &begin, &end);
-    for (int64_t channel = begin; channel < end; channel += WIDTH) {
-        const uint8_t *panel = (const uint8_t *)call->packed + klaus_full_connect_dot_table_bytes(s) +
-                               (size_t)(channel / WIDTH) * klaus_full_connect_dot_panel_bytes(s);
-        const float *steps = (const float *)(const void *)panel;
-        const int32_t *weight_sums = (const int32_t *)(const void *)(steps + WIDTH);
-        int32_t start[WIDTH];
-        float multiplier[WIDTH], offset[WIDTH];
-        tile.outputs = (int32_t)(end - channel < WIDTH ? end - channel : WIDTH);
-        for (int32_t c = 0; c < WIDTH; c++)
-            start[c] = -s->in_quantization[0].zero * weight_sums[c];
-        klaus_int8_head(call, channel, tile.outputs, WIDTH, steps, multiplier, offset);
-        tile.multiplier = multiplier;
-        tile.offset = offset;
-        const int8_t *x = call->scratch;
-        for (int32_t first = 0; first < batch; first += MOST_ROWS) {
-            int32_t sums[MOST_ROWS * WIDTH];
-            const int32_t rows = rows_at(batch, first);
-            for (int32_t r = 0; r < MOST_ROWS; r++)
-                memcpy(sums + WIDTH * r, start, sizeof start);
-            kernels[rows == 1 ? 0 : rows <= 4 ? 1 : 2](call->packed, panel + 8 * WIDTH, x, inputs, sums);
-            klaus_dot_finish(&tile, (int64_t)first * s->out_channels + channel, rows, sums);
-            x += inputs * filled_rows(rows);
-        }
-    }
+static uint64_t scratch_bytes(const klaus_shape *shape, int32_t parts) {
+    (void)parts;
+    return inputs_bytes(shape, &kernels);
 }
 
 static void run(const klaus_call *call, int32_t phase, int32_t part, int32_t parts) {
     if (phase == 0)
-        arrange(call, part, parts);
+        arrange(call, part, parts, &kernels);
     else
-        multiply(call, part, parts);
+        multiply(call, part, parts, &kernels);
 }
 
 const klaus_variant klaus_full_connect_i8_neon_dotprod_10x8 = {

@@ -1,9 +1,10 @@
-/* The int8 matrix multiply's micro-kernels for cores with dot products: a few rows of inputs times one panel of
- * weights, exact sums kept in registers, finished as ops/int8.h says.
+/* The int8 matrix multiply's micro-kernels for cores with dot products or matrix multiplies: a few rows of inputs times
+ * one panel of weights, exact sums kept in registers, finished as ops/int8.h says.
  *
  * A step is four numbers of depth. Inputs are gathered and interleaved first, so that a tile reads both sides in order:
  * four rows are one block, [step][row][4]; rows beyond the last one may hold anything. A panel has 4, 8 or 12 output
- * channels, [step][channel][4], zeros where there is no weight: what an input holds there does not matter. */
+ * channels, [step][channel][4], zeros where there is no weight: what an input holds there does not matter. Kernels that
+ * multiply matrices want two steps at once, `eights`: [two steps][row][8] and [two steps][channel][8]. */
 #ifndef KLAUS_OPS_GEMM_DOT_H
 #define KLAUS_OPS_GEMM_DOT_H
 #include "ops/op.h"
@@ -40,9 +41,11 @@ typedef struct klaus_dot_tile {
 
 typedef struct klaus_dot_kernel {
     void (*run)(const klaus_dot_tile *tile);
+    bool eights;
 } klaus_dot_kernel;
 
 extern const klaus_dot_kernel klaus_gemm_i8_neon_dotprod_8x12;
+extern const klaus_dot_kernel klaus_gemm_i8_neon_i8mm_8x12;
 
 klaus_dot_results klaus_dot_results_of(const klaus_shape *shape);
 

@@ -1,0 +1,180 @@
+/* 8 x 12 by matrix multiplies of 2 x 8 by 8 x 2: 24 registers of four sums, 4 of inputs (eight rows), 3 of weights.
+ * Eight numbers of depth take two loads of weights and two of inputs for 24 instructions of 32 products each. */
+#include "ops/gemm/gemm_dot_tile_neon64.h"
+
+#define ROW_PAIRS (KLAUS_DOT_ROWS / 2)
+
+/* Sums of two rows and two channels a register: row 0's two, then row 1's. */
+typedef struct pairs_of {
+    int32x4_t at[ROW_PAIRS][2 * MOST_VECTORS];
+} pairs_of;
+
+/* Half a panel's channels, `vectors` pairs from pair `first` on. */
+__attribute__((always_inline)) static inline void half_step(pairs_of *sums, const int8_t **weights, const int8x16_t *x,
+                                                            const int pairs, const int vectors, const int first) {
+    int8x16_t w[MOST_VECTORS];
+    load_weights(w, weights, vectors);
+    UNROLLED for (int p = 0; p < pairs; p++) UNROLLED for (int v = 0; v < vectors; v++) sums->at[p][first + v] =
+        vmmlaq_s32(sums->at[p][first + v], x[p], w[v]);
+}
+
+/* Eight numbers of depth. */
+__attribute__((always_inline)) static inline void step(pairs_of *sums, const int8_t **weights, const int8_t **low,
+                                                       const int8_t **high, const int pairs, const int vectors) {
+    int8x16_t x[ROW_PAIRS];
+    const int8x16x2_t a = load_inputs(low);
+    x[0] = a.val[0];
+    x[1] = a.val[1];
+    if (pairs > 2) {
+        const int8x16x2_t b = load_inputs(high);
+        x[2] = b.val[0];
+        x[3] = b.val[1];
+    }
+    half_step(sums, weights, x, pairs, vectors, 0);
+    half_step(sums, weights, x, pairs, vectors, vectors);
+}
+
+/* Pairs of rows and channels as rows of four channels. */
+__attribute__((always_inline)) static inline void unzip(sums_of *sums, const pairs_of *pairs, const int rows,
+                                                        const int vectors) {
+    UNROLLED for (int r = 0; r < rows; r++) UNROLLED for (int v = 0; v < vectors; v++) {
+        const int64x2_t a = vreinterpretq_s64_s32(pairs->at[r / 2][2 * v]);
+        const int64x2_t b = vreinterpretq_s64_s32(pairs->at[r / 2][2 * v + 1]);
+        sums->at[r][v] = vreinterpretq_s32_s64(r % 2 == 0 ? vzip1q_s64(a, b) : vzip2q_s64(a, b));
+    }
+}
+
+/* `tiles` tiles of `rows` rows, two blocks of inputs each. */
+__attribute__((always_inline)) static inline void body(const klaus_dot_tile *tile, const int8_t *inputs, int64_t at,
+                                                       int64_t tiles, const int rows, const int vectors) {
+    const bool whole = is_whole(tile, vectors);
+    for (; tiles > 0; tiles--) {
+        pairs_of pairs;
+        sums_of sums;
+        const int8_t *weights = tile->weights, *low = inputs, *high = low + tile->block_bytes;
+        UNROLLED for (int c = 0; c < 2 * vectors; c++) {
+            const int32x4_t start =
+                vreinterpretq_s32_s64(vld1q_dup_s64((const int64_t *)(const void *)(tile->start + 2 * c)));
+            UNROLLED for (int p = 0; p < (rows + 1) / 2; p++) pairs.at[p][c] = start;
+        }
+        int64_t n = tile->steps;
+#pragma clang loop unroll(disable)
+        for (; n >= 4; n -= 4) {
+            step(&pairs, &weights, &low, &high, (rows + 1) / 2, vectors);
+            step(&pairs, &weights, &low, &high, (rows + 1) / 2, vectors);
+        }
+        if (n > 0)
+            step(&pairs, &weights, &low, &high, (rows + 1) / 2, vectors);
+        unzip(&sums, &pairs, rows, vectors);
+        finish_tile(tile, &sums, at, rows, vectors, whole);
+        inputs += 2 * tile->block_bytes;
+        at += rows * (int64_t)tile->call->shape->out_channels;
+    }
+}
+
+static void tile_1x4(const klaus_dot_tile *tile, const int8_t *inputs, int64_t at, int64_t tiles) {
+    body(tile, inputs, at, tiles, 1, 1);
+}
+
+static void tile_2x4(const klaus_dot_tile *tile, const int8_t *inputs, int64_t at, int64_t tiles) {
+    body(tile, inputs, at, tiles, 2, 1);
+}
+
+static void tile_3x4(const klaus_dot_tile *tile, const int8_t *inputs, int64_t at, int64_t tiles) {
+    body(tile, inputs, at, tiles, 3, 1);
+}
+
+static void tile_4x4(const klaus_dot_tile *tile, const int8_t *inputs, int64_t at, int64_t tiles) {
+    body(tile, inputs, at, tiles, 4, 1);
+}
+
+static void tile_5x4(const klaus_dot_tile *tile, const int8_t *inputs, int64_t at, int64_t tiles) {
+    body(tile, inputs, at, tiles, 5, 1);
+}
+
+static void tile_6x4(const klaus_dot_tile *tile, const int8_t *inputs, int64_t at, int64_t tiles) {
+    body(tile, inputs, at, tiles, 6, 1);
+}
+
+static void tile_7x4(const klaus_dot_tile *tile, const int8_t *inputs, int64_t at, int64_t tiles) {
+    body(tile, inputs, at, tiles, 7, 1);
+}
+
+static void tile_8x4(const klaus_dot_tile *tile, const int8_t *inputs, int64_t at, int64_t tiles) {
+    body(tile, inputs, at, tiles, 8, 1);
+}
+
+static void tile_1x8(const klaus_dot_tile *tile, const int8_t *inputs, int64_t at, int64_t tiles) {
+    body(tile, inputs, at, tiles, 1, 2);
+}
+
+static void tile_2x8(const klaus_dot_tile *tile, const int8_t *inputs, int64_t at, int64_t tiles) {
+    body(tile, inputs, at, tiles, 2, 2);
+}
+
+static void tile_3x8(const klaus_dot_tile *tile, const int8_t *inputs, int64_t at, int64_t tiles) {
+    body(tile, inputs, at, tiles, 3, 2);
+}
+
+static void tile_4x8(const klaus_dot_tile *tile, const int8_t *inputs, int64_t at, int64_t tiles) {
+    body(tile, inputs, at, tiles, 4, 2);
+}
+
+static void tile_5x8(const klaus_dot_tile *tile, const int8_t *inputs, int64_t at, int64_t tiles) {
+    body(tile, inputs, at, tiles, 5, 2);
+}
+
+static void tile_6x8(const klaus_dot_tile *tile, const int8_t *inputs, int64_t at, int64_t tiles) {
+    body(tile, inputs, at, tiles, 6, 2);
+}
+
+static void tile_7x8(const klaus_dot_tile *tile, const int8_t *inputs, int64_t at, int64_t tiles) {
+    body(tile, inputs, at, tiles, 7, 2);
+}
+
+static void tile_8x8(const klaus_dot_tile *tile, const int8_t *inputs, int64_t at, int64_t tiles) {
+    body(tile, inputs, at, tiles, 8, 2);
+}
+
+static void tile_1x12(const klaus_dot_tile *tile, const int8_t *inputs, int64_t at, int64_t tiles) {
+    body(tile, inputs, at, tiles, 1, 3);
+}
+
+static void tile_2x12(const klaus_dot_tile *tile, const int8_t *inputs, int64_t at, int64_t tiles) {
+    body(tile, inputs, at, tiles, 2, 3);
+}
+
+static void tile_3x12(const klaus_dot_tile *tile, const int8_t *inputs, int64_t at, int64_t tiles) {
+    body(tile, inputs, at, tiles, 3, 3);
+}
+
+static void tile_4x12(const klaus_dot_tile *tile, const int8_t *inputs, int64_t at, int64_t tiles) {
+    body(tile, inputs, at, tiles, 4, 3);
+}
+
+static void tile_5x12(const klaus_dot_tile *tile, const int8_t *inputs, int64_t at, int64_t tiles) {
+    body(tile, inputs, at, tiles, 5, 3);
+}
+
+static void tile_6x12(const klaus_dot_tile *tile, const int8_t *inputs, int64_t at, int64_t tiles) {
+    body(tile, inputs, at, tiles, 6, 3);
+}
+
+static void tile_7x12(const klaus_dot_tile *tile, const int8_t *inputs, int64_t at, int64_t tiles) {
+    body(tile, inputs, at, tiles, 7, 3);
+}
+
+static void tile_8x12(const klaus_dot_tile *tile, const int8_t *inputs, int64_t at, int64_t tiles) {
+    body(tile, inputs, at, tiles, 8, 3);
+}
+
+static void run(const klaus_dot_tile *tile) {
+    static tiles_of *const all[MOST_VECTORS][KLAUS_DOT_ROWS] = {
+        {tile_1x4, tile_2x4, tile_3x4, tile_4x4, tile_5x4, tile_6x4, tile_7x4, tile_8x4},
+        {tile_1x8, tile_2x8, tile_3x8, tile_4x8, tile_5x8, tile_6x8, tile_7x8, tile_8x8},
+        {tile_1x12, tile_2x12, tile_3x12, tile_4x12, tile_5x12, tile_6x12, tile_7x12, tile_8x12},
+    };
+    run_tiles(tile, all);
+}
+
+const klaus_dot_kernel klaus_gemm_i8_neon_i8mm_8x12 = {.run = run, .eights = true};
