@@ -204,10 +204,13 @@ __attribute__((always_inline)) static inline void back(const float32x4_t *m, flo
 typedef struct target {
     const klaus_shape *shape;
     const klaus_winograd_f16 *w;
-    uint16_t *output; /* of the panel's first channel */
+    uint16_t *output; /* of the panel's first channel; NULL where results are float32 */
     const uint16_t *addend;
+    float *floats; /* likewise, where they are */
+    const float *float_addend;
     const float *scale, *bias;
     klaus_limits_8h limits;
+    klaus_limits float_limits;
     int32_t outputs; /* channels that exist */
 } target;
 
@@ -222,6 +225,20 @@ __attribute__((noinline)) static void store_some(const target *to, float32x4_t l
     }
     klaus_store_8h(some, klaus_limit_8h(klaus_narrow_8h(low, high), to->limits));
     memcpy(to->output + at, some, count * 2);
+}
+
+/* Up to eight float32 results. */
+__attribute__((noinline)) static void store_floats(const target *to, float32x4_t low, float32x4_t high, int64_t at,
+                                                   size_t count) {
+    float some[8] = {0, 0, 0, 0, 0, 0, 0, 0};
+    if (to->float_addend != NULL) {
+        memcpy(some, to->float_addend + at, count * sizeof(float));
+        low = vaddq_f32(low, vld1q_f32(some));
+        high = vaddq_f32(high, vld1q_f32(some + 4));
+    }
+    vst1q_f32(some, klaus_limit(low, to->float_limits));
+    vst1q_f32(some + 4, klaus_limit(high, to->float_limits));
+    memcpy(to->floats + at, some, count * sizeof(float));
 }
 
 /* Four channels of one tile, [2][2]; sums[position * step]. */
@@ -248,13 +265,13 @@ __attribute__((noinline)) static void finish(const target *to, const float *sums
     const bool two_rows = top + 1 < s->out_rows, two_cols = left + 1 < s->out_cols;
     const int32_t count = to->outputs - channel;
     const int64_t at = ((int64_t)top * s->out_cols + left) * s->out_channels + channel;
-    const bool plain = two_rows && two_cols && count >= 8 && to->addend == NULL;
+    const bool plain = two_rows && two_cols && count >= 8 && to->addend == NULL && to->output != NULL;
     KLAUS_UNROLL_ALL for (int n = 0; n < 4; n++) {
         const int64_t place = at + ((n / 2) * (int64_t)s->out_cols + n % 2) * s->out_channels;
         if (plain)
             klaus_store_8h(to->output + place, klaus_limit_8h(klaus_narrow_8h(low[n], high[n]), to->limits));
         else if ((n < 2 || two_rows) && (n % 2 == 0 || two_cols))
-            store_some(to, low[n], high[n], place, count < 8 ? (size_t)count : 8);
+            (to->output != NULL ? store_some : store_floats)(to, low[n], high[n], place, count < 8 ? (size_t)count : 8);
     }
 }
 
@@ -312,13 +329,17 @@ static void multiply_all(const klaus_call *call, const klaus_winograd_f16 *w, in
         };
         all[width / 8 - 1][tiles - 1](&p);
         const int64_t channel = (int64_t)group * w->filters + first;
+        const bool halves = s->out_dtype == KLAUS_F16;
         target to = {.shape = s,
                      .w = w,
-                     .output = (uint16_t *)call->output + channel,
-                     .addend = s->has_addend ? (const uint16_t *)call->input[1] + channel : NULL,
+                     .output = halves ? (uint16_t *)call->output + channel : NULL,
+                     .addend = s->has_addend && halves ? (const uint16_t *)call->input[1] + channel : NULL,
+                     .floats = halves ? NULL : (float *)call->output + channel,
+                     .float_addend = s->has_addend && !halves ? (const float *)call->input[1] + channel : NULL,
                      .scale = head,
                      .bias = head + width,
-                     .limits = klaus_activation_limits_8h(s->activation)};
+                     .limits = klaus_activation_limits_8h(s->activation),
+                     .float_limits = klaus_activation_limits(s->activation)};
         to.outputs = w->filters - first < width ? w->filters - first : width;
         for (int32_t t = 0; t < tiles; t++)
             for (int32_t c = 0; c < to.outputs; c += 8)

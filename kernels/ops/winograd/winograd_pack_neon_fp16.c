@@ -36,7 +36,9 @@ static bool pays(const klaus_shape *s) {
 }
 
 bool klaus_winograd_f16_can(const klaus_shape *s) {
-    if (!klaus_shape_is(s, KLAUS_F16) || !klaus_conv_has_geometry(s) || s->kernel_rows != s->kernel_cols ||
+    /* Float32 results are the sums as they stand: what a plan ends with needs no cast. */
+    const bool dtypes = s->in_dtype == KLAUS_F16 && (s->out_dtype == KLAUS_F16 || s->out_dtype == KLAUS_F32);
+    if (!dtypes || !klaus_conv_has_geometry(s) || s->kernel_rows != s->kernel_cols ||
         s->stride_rows != s->stride_cols || s->pad_top < 0 || s->pad_left < 0 || s->pad_top > s->kernel_rows ||
         s->pad_left > s->kernel_cols)
         return false;
