@@ -200,10 +200,115 @@ __attribute__((always_inline)) static inline void finish_tile(const klaus_dot_ti
     }
 }
 
+/* What each micro-kernel defines: `tiles` tiles of `rows` rows, two blocks of inputs each. */
+__attribute__((always_inline)) static inline void body(const klaus_dot_tile *tile, const int8_t *inputs, int64_t at,
+                                                       int64_t tiles, const int rows, const int vectors);
+
+static void tile_1x4(const klaus_dot_tile *tile, const int8_t *inputs, int64_t at, int64_t tiles) {
+    body(tile, inputs, at, tiles, 1, 1);
+}
+
+static void tile_2x4(const klaus_dot_tile *tile, const int8_t *inputs, int64_t at, int64_t tiles) {
+    body(tile, inputs, at, tiles, 2, 1);
+}
+
+static void tile_3x4(const klaus_dot_tile *tile, const int8_t *inputs, int64_t at, int64_t tiles) {
+    body(tile, inputs, at, tiles, 3, 1);
+}
+
+static void tile_4x4(const klaus_dot_tile *tile, const int8_t *inputs, int64_t at, int64_t tiles) {
+    body(tile, inputs, at, tiles, 4, 1);
+}
+
+static void tile_5x4(const klaus_dot_tile *tile, const int8_t *inputs, int64_t at, int64_t tiles) {
+    body(tile, inputs, at, tiles, 5, 1);
+}
+
+static void tile_6x4(const klaus_dot_tile *tile, const int8_t *inputs, int64_t at, int64_t tiles) {
+    body(tile, inputs, at, tiles, 6, 1);
+}
+
+static void tile_7x4(const klaus_dot_tile *tile, const int8_t *inputs, int64_t at, int64_t tiles) {
+    body(tile, inputs, at, tiles, 7, 1);
+}
+
+static void tile_8x4(const klaus_dot_tile *tile, const int8_t *inputs, int64_t at, int64_t tiles) {
+    body(tile, inputs, at, tiles, 8, 1);
+}
+
+static void tile_1x8(const klaus_dot_tile *tile, const int8_t *inputs, int64_t at, int64_t tiles) {
+    body(tile, inputs, at, tiles, 1, 2);
+}
+
+static void tile_2x8(const klaus_dot_tile *tile, const int8_t *inputs, int64_t at, int64_t tiles) {
+    body(tile, inputs, at, tiles, 2, 2);
+}
+
+static void tile_3x8(const klaus_dot_tile *tile, const int8_t *inputs, int64_t at, int64_t tiles) {
+    body(tile, inputs, at, tiles, 3, 2);
+}
+
+static void tile_4x8(const klaus_dot_tile *tile, const int8_t *inputs, int64_t at, int64_t tiles) {
+    body(tile, inputs, at, tiles, 4, 2);
+}
+
+static void tile_5x8(const klaus_dot_tile *tile, const int8_t *inputs, int64_t at, int64_t tiles) {
+    body(tile, inputs, at, tiles, 5, 2);
+}
+
+static void tile_6x8(const klaus_dot_tile *tile, const int8_t *inputs, int64_t at, int64_t tiles) {
+    body(tile, inputs, at, tiles, 6, 2);
+}
+
+static void tile_7x8(const klaus_dot_tile *tile, const int8_t *inputs, int64_t at, int64_t tiles) {
+    body(tile, inputs, at, tiles, 7, 2);
+}
+
+static void tile_8x8(const klaus_dot_tile *tile, const int8_t *inputs, int64_t at, int64_t tiles) {
+    body(tile, inputs, at, tiles, 8, 2);
+}
+
+static void tile_1x12(const klaus_dot_tile *tile, const int8_t *inputs, int64_t at, int64_t tiles) {
+    body(tile, inputs, at, tiles, 1, 3);
+}
+
+static void tile_2x12(const klaus_dot_tile *tile, const int8_t *inputs, int64_t at, int64_t tiles) {
+    body(tile, inputs, at, tiles, 2, 3);
+}
+
+static void tile_3x12(const klaus_dot_tile *tile, const int8_t *inputs, int64_t at, int64_t tiles) {
+    body(tile, inputs, at, tiles, 3, 3);
+}
+
+static void tile_4x12(const klaus_dot_tile *tile, const int8_t *inputs, int64_t at, int64_t tiles) {
+    body(tile, inputs, at, tiles, 4, 3);
+}
+
+static void tile_5x12(const klaus_dot_tile *tile, const int8_t *inputs, int64_t at, int64_t tiles) {
+    body(tile, inputs, at, tiles, 5, 3);
+}
+
+static void tile_6x12(const klaus_dot_tile *tile, const int8_t *inputs, int64_t at, int64_t tiles) {
+    body(tile, inputs, at, tiles, 6, 3);
+}
+
+static void tile_7x12(const klaus_dot_tile *tile, const int8_t *inputs, int64_t at, int64_t tiles) {
+    body(tile, inputs, at, tiles, 7, 3);
+}
+
+static void tile_8x12(const klaus_dot_tile *tile, const int8_t *inputs, int64_t at, int64_t tiles) {
+    body(tile, inputs, at, tiles, 8, 3);
+}
+
 typedef void tiles_of(const klaus_dot_tile *tile, const int8_t *inputs, int64_t at, int64_t tiles);
 
-/* All rows of a panel, by `all`: a function for each number of vectors and rows. */
-static inline void run_tiles(const klaus_dot_tile *tile, tiles_of *const all[MOST_VECTORS][KLAUS_DOT_ROWS]) {
+/* All rows of a panel. */
+static void run(const klaus_dot_tile *tile) {
+    static tiles_of *const all[MOST_VECTORS][KLAUS_DOT_ROWS] = {
+        {tile_1x4, tile_2x4, tile_3x4, tile_4x4, tile_5x4, tile_6x4, tile_7x4, tile_8x4},
+        {tile_1x8, tile_2x8, tile_3x8, tile_4x8, tile_5x8, tile_6x8, tile_7x8, tile_8x8},
+        {tile_1x12, tile_2x12, tile_3x12, tile_4x12, tile_5x12, tile_6x12, tile_7x12, tile_8x12},
+    };
     tiles_of *const *const tiles = all[tile->width / 4 - 1];
     const int64_t whole = tile->rows / KLAUS_DOT_ROWS, rest = tile->rows % KLAUS_DOT_ROWS;
     if (whole > 0)

@@ -44,7 +44,6 @@ __attribute__((always_inline)) static inline void unzip(sums_of *sums, const pai
     }
 }
 
-/* `tiles` tiles of `rows` rows, two blocks of inputs each. */
 __attribute__((always_inline)) static inline void body(const klaus_dot_tile *tile, const int8_t *inputs, int64_t at,
                                                        int64_t tiles, const int rows, const int vectors) {
     const bool whole = is_whole(tile, vectors);
@@ -70,111 +69,6 @@ __attribute__((always_inline)) static inline void body(const klaus_dot_tile *til
         inputs += 2 * tile->block_bytes;
         at += rows * (int64_t)tile->call->shape->out_channels;
     }
-}
-
-static void tile_1x4(const klaus_dot_tile *tile, const int8_t *inputs, int64_t at, int64_t tiles) {
-    body(tile, inputs, at, tiles, 1, 1);
-}
-
-static void tile_2x4(const klaus_dot_tile *tile, const int8_t *inputs, int64_t at, int64_t tiles) {
-    body(tile, inputs, at, tiles, 2, 1);
-}
-
-static void tile_3x4(const klaus_dot_tile *tile, const int8_t *inputs, int64_t at, int64_t tiles) {
-    body(tile, inputs, at, tiles, 3, 1);
-}
-
-static void tile_4x4(const klaus_dot_tile *tile, const int8_t *inputs, int64_t at, int64_t tiles) {
-    body(tile, inputs, at, tiles, 4, 1);
-}
-
-static void tile_5x4(const klaus_dot_tile *tile, const int8_t *inputs, int64_t at, int64_t tiles) {
-    body(tile, inputs, at, tiles, 5, 1);
-}
-
-static void tile_6x4(const klaus_dot_tile *tile, const int8_t *inputs, int64_t at, int64_t tiles) {
-    body(tile, inputs, at, tiles, 6, 1);
-}
-
-static void tile_7x4(const klaus_dot_tile *tile, const int8_t *inputs, int64_t at, int64_t tiles) {
-    body(tile, inputs, at, tiles, 7, 1);
-}
-
-static void tile_8x4(const klaus_dot_tile *tile, const int8_t *inputs, int64_t at, int64_t tiles) {
-    body(tile, inputs, at, tiles, 8, 1);
-}
-
-static void tile_1x8(const klaus_dot_tile *tile, const int8_t *inputs, int64_t at, int64_t tiles) {
-    body(tile, inputs, at, tiles, 1, 2);
-}
-
-static void tile_2x8(const klaus_dot_tile *tile, const int8_t *inputs, int64_t at, int64_t tiles) {
-    body(tile, inputs, at, tiles, 2, 2);
-}
-
-static void tile_3x8(const klaus_dot_tile *tile, const int8_t *inputs, int64_t at, int64_t tiles) {
-    body(tile, inputs, at, tiles, 3, 2);
-}
-
-static void tile_4x8(const klaus_dot_tile *tile, const int8_t *inputs, int64_t at, int64_t tiles) {
-    body(tile, inputs, at, tiles, 4, 2);
-}
-
-static void tile_5x8(const klaus_dot_tile *tile, const int8_t *inputs, int64_t at, int64_t tiles) {
-    body(tile, inputs, at, tiles, 5, 2);
-}
-
-static void tile_6x8(const klaus_dot_tile *tile, const int8_t *inputs, int64_t at, int64_t tiles) {
-    body(tile, inputs, at, tiles, 6, 2);
-}
-
-static void tile_7x8(const klaus_dot_tile *tile, const int8_t *inputs, int64_t at, int64_t tiles) {
-    body(tile, inputs, at, tiles, 7, 2);
-}
-
-static void tile_8x8(const klaus_dot_tile *tile, const int8_t *inputs, int64_t at, int64_t tiles) {
-    body(tile, inputs, at, tiles, 8, 2);
-}
-
-static void tile_1x12(const klaus_dot_tile *tile, const int8_t *inputs, int64_t at, int64_t tiles) {
-    body(tile, inputs, at, tiles, 1, 3);
-}
-
-static void tile_2x12(const klaus_dot_tile *tile, const int8_t *inputs, int64_t at, int64_t tiles) {
-    body(tile, inputs, at, tiles, 2, 3);
-}
-
-static void tile_3x12(const klaus_dot_tile *tile, const int8_t *inputs, int64_t at, int64_t tiles) {
-    body(tile, inputs, at, tiles, 3, 3);
-}
-
-static void tile_4x12(const klaus_dot_tile *tile, const int8_t *inputs, int64_t at, int64_t tiles) {
-    body(tile, inputs, at, tiles, 4, 3);
-}
-
-static void tile_5x12(const klaus_dot_tile *tile, const int8_t *inputs, int64_t at, int64_t tiles) {
-    body(tile, inputs, at, tiles, 5, 3);
-}
-
-static void tile_6x12(const klaus_dot_tile *tile, const int8_t *inputs, int64_t at, int64_t tiles) {
-    body(tile, inputs, at, tiles, 6, 3);
-}
-
-static void tile_7x12(const klaus_dot_tile *tile, const int8_t *inputs, int64_t at, int64_t tiles) {
-    body(tile, inputs, at, tiles, 7, 3);
-}
-
-static void tile_8x12(const klaus_dot_tile *tile, const int8_t *inputs, int64_t at, int64_t tiles) {
-    body(tile, inputs, at, tiles, 8, 3);
-}
-
-static void run(const klaus_dot_tile *tile) {
-    static tiles_of *const all[MOST_VECTORS][KLAUS_DOT_ROWS] = {
-        {tile_1x4, tile_2x4, tile_3x4, tile_4x4, tile_5x4, tile_6x4, tile_7x4, tile_8x4},
-        {tile_1x8, tile_2x8, tile_3x8, tile_4x8, tile_5x8, tile_6x8, tile_7x8, tile_8x8},
-        {tile_1x12, tile_2x12, tile_3x12, tile_4x12, tile_5x12, tile_6x12, tile_7x12, tile_8x12},
-    };
-    run_tiles(tile, all);
 }
 
 const klaus_dot_kernel klaus_gemm_i8_neon_i8mm_8x12 = {.run = run, .eights = true};
