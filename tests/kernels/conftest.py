@@ -6,14 +6,16 @@ import json
 import shutil
 import subprocess
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
 
 from klaus_runtime import pack
-from klaus_runtime.model import Model
+from klaus_runtime.model import Model, Range
+from klaus_runtime.reference import NumpyEngine
 from klaus_runtime.registry import load_model
 from tests.kernels import nets
 from tests.klaus_runtime.golden import TINY, TINY_QUANT
@@ -71,6 +73,19 @@ def emulated(program: Path, target: str, cpu: str | None = None) -> list[str]:
     qemu = shutil.which(f"{name}-static") or shutil.which(name)
     assert qemu, f"{name} is missing: ./inv sets it up"
     return [qemu, "-cpu", cpu or usual, str(program)]
+
+
+def ranged(model: Model) -> Model:
+    """The model with the ranges that a few random inputs give."""
+    random = np.random.default_rng(11)
+    lows, highs = [], []
+    for _ in range(4):
+        given = random.normal(0, 1, model.input_shape).astype(np.float32)
+        values = [given, *NumpyEngine(model).activations(given)]
+        lows.append([float(value.min()) for value in values])
+        highs.append([float(value.max()) for value in values])
+    ranges = zip(np.min(lows, axis=0), np.max(highs, axis=0), strict=True)
+    return replace(model, ranges=tuple(Range(float(low), float(high)) for low, high in ranges))
 
 
 @pytest.fixture(scope="session")

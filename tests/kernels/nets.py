@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from klaus_runtime.model import (
@@ -123,8 +125,11 @@ def ends_in_softmax() -> Model:
     return Model("softmax", (2, 2, 3), layers, None, (), Provenance("seed", "BSD-3-Clause", ""))
 
 
-def tall() -> Model:
-    """Maps of a megabyte and more one after the other, of which lean memory holds a few rows at a time."""
+def tall(rows: int = 121, cols: int = 117) -> Model:
+    """Maps of a megabyte and more one after the other, of which lean memory holds a few rows at a time.
+
+    These rows and columns are enough of float32; int8 takes twice as many of both.
+    """
     make = _Maker(4)
     relu6, linear = Activation.RELU6, Activation.LINEAR
     layers: tuple[Layer, ...] = (
@@ -142,7 +147,25 @@ def tall() -> Model:
         GlobalPool("global", (6,)),
         FullConnect("logits", (7,), make.weights((CLASSES, 20), 16, half=True, scaled=True)),
     )
-    return Model("tall", (121, 117, 3), layers, None, (), Provenance("seed", "BSD-3-Clause", ""))
+    return Model("tall", (rows, cols, 3), layers, None, (), Provenance("seed", "BSD-3-Clause", ""))
+
+
+def broad(rows: int, cols: int) -> Model:
+    """As `tall`, of Klaus' kind: large windows, LRN and pools between. The maps have half as many rows and columns."""
+    make = _Maker(7)
+    relu = Activation.RELU
+    plain = {"half": False, "scaled": True}
+    layers: tuple[Layer, ...] = (
+        Convolution("first", (-1,), Window(7, 7, 2, 2, (1, 2, 3, 2)), make.weights((32, 7, 7, 3), **plain), 1, relu),
+        LocalResponseNorm("norm", (0,), 5, 2.0, 1e-2, 0.75, 2),
+        Convolution("grouped", (1,), Window(3, 3, 1, 1, (1, 1, 1, 1)), make.weights((32, 3, 3, 16), **plain), 2, relu),
+        Pool("average", (2,), Window(3, 3, 1, 1, (1, 1, 1, 1)), "average"),
+        Pool("max", (3,), Window(3, 2, 2, 1, (0, 0, 1, 1)), "max"),
+        Convolution("strided", (4,), Window(5, 5, 2, 2, (2, 2, 2, 2)), make.weights((16, 5, 5, 32), 16, **plain), 1),
+        GlobalPool("global", (5,)),
+        FullConnect("logits", (6,), make.weights((CLASSES, 16), 16, half=True, scaled=True)),
+    )
+    return Model("broad", (rows, cols, 3), layers, None, (), Provenance("seed", "BSD-3-Clause", ""))
 
 
 def scanned(*, pools: bool = True) -> Model:
@@ -167,6 +190,23 @@ def scanned(*, pools: bool = True) -> Model:
     mean = np.full((19, 19, 3), 100, np.float32) + np.arange(19, dtype=np.float32)[:, None, None]
     formation = CcvFormation(19, 19, mean, 1)
     return Model("scanned", (15, 15, 3), layers, formation, (), Provenance("seed", "BSD-3-Clause", ""), patches=10)
+
+
+def apart(model: Model) -> Model:
+    """A model of layers one behind the other, its activations as layers of their own, so that a plan can fuse them."""
+    formation = model.formation
+    assert isinstance(formation, CcvFormation)
+    layers: list[Layer] = []
+    scan = -1
+    for number, layer in enumerate(model.layers):
+        inputs = (len(layers) - 1,)
+        if isinstance(layer, Convolution | FullConnect) and layer.activation is not Activation.LINEAR:
+            layers.append(replace(layer, inputs=inputs, activation=Activation.LINEAR))
+            layers.append(Activate(f"{layer.name} bent", (len(layers) - 1,), layer.activation))
+        else:
+            layers.append(replace(layer, inputs=inputs))
+        scan = len(layers) - 1 if number == formation.scan_layer else scan
+    return replace(model, layers=tuple(layers), formation=replace(formation, scan_layer=scan))
 
 
 # --- small files that ask for more than 32-bit memory holds ---

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,11 +12,11 @@ import pytest
 from klaus_runtime import images, pack
 from klaus_runtime.calibrate import calibrate
 from klaus_runtime.errors import SetupError
-from klaus_runtime.model import F32, Model, Range
+from klaus_runtime.model import F32, Model
 from klaus_runtime.reference import NumpyEngine
 from klaus_runtime.registry import load_model
 from tests.kernels import nets
-from tests.kernels.conftest import Klaus, emulated, runner
+from tests.kernels.conftest import Klaus, emulated, ranged, runner
 from tests.klaus_runtime.golden import difference, large, lite0_logits, only, tensor
 
 if TYPE_CHECKING:
@@ -30,19 +29,6 @@ CPUS = ("cortex-a53", "cortex-a76", "max")  # without and with dot products, wit
 def arm(request: pytest.FixtureRequest, arm_build: Build) -> Klaus:
     """klaus-run under qemu's user mode."""
     return runner(emulated(arm_build.program, "linux-aarch64", request.param))
-
-
-def ranged(model: Model) -> Model:
-    """The model with the ranges that a few random inputs give."""
-    random = np.random.default_rng(11)
-    lows, highs = [], []
-    for _ in range(4):
-        given = random.normal(0, 1, model.input_shape).astype(np.float32)
-        values = [given, *NumpyEngine(model).activations(given)]
-        lows.append([float(value.min()) for value in values])
-        highs.append([float(value.max()) for value in values])
-    ranges = zip(np.min(lows, axis=0), np.max(highs, axis=0), strict=True)
-    return replace(model, ranges=tuple(Range(float(low), float(high)) for low, high in ranges))
 
 
 def logits(klaus: Klaus, model: Path, given: Path, *options: object) -> F32:

@@ -11,7 +11,7 @@ import pytest
 
 from klaus_runtime import pack
 from tests.kernels import nets
-from tests.kernels.conftest import Klaus, Said, emulated, runner
+from tests.kernels.conftest import Klaus, Said, emulated, ranged, runner
 
 if TYPE_CHECKING:
     from toolchains.build import Build
@@ -107,6 +107,36 @@ def test_bands_change_no_bit(klaus: Klaus, arm: Klaus, tmp_path: Path) -> None:
         if run is klaus:  # the reference reads the same weights in both modes: whole maps give the same bits
             run("bench", "--model", model, "--runs", 2, "--warmup", 0, "--logits", out)
             assert np.array_equal(np.fromfile(out, "<f4"), found[1])
+
+
+LARGE = {"fp16": (nets.tall(171, 166), nets.broad(263, 263)), "int8": (nets.tall(242, 234), nets.broad(383, 367))}
+
+
+@pytest.mark.parametrize("number", [0, 1], ids=["tall", "broad"])
+@pytest.mark.parametrize(
+    ("precision", "cpu"),
+    [("int8", "cortex-a53"), ("int8", "cortex-a76"), pytest.param("fp16", "cortex-a76", marks=pytest.mark.slow)],
+)
+def test_bands_change_no_bit_of_halves_and_integers(
+    arm_build: Build, tmp_path: Path, precision: str, cpu: str, number: int
+) -> None:
+    """Chains by bands against whole maps of a default session, which has the same kernels, on any threads."""
+    run = runner(emulated(arm_build.program, "linux-aarch64", cpu))
+    net = LARGE[precision][number]
+    model = pack.pack(ranged(net) if precision == "int8" else net, tmp_path / "large.klaus")
+    lean, whole = (_steps(run, model, "--memory", mode, "--precision", precision) for mode in ("lean", "default"))
+    assert [step["variant"] for step in lean] == [step["variant"] for step in whole]
+    in_bands = [step["op"] for step in lean if step["held_rows"] < step["rows"]]
+    assert in_bands == (["conv"] * 4, ["conv", "lrn", "conv", "average_pool"])[number]
+    assert all(step["held_rows"] == step["rows"] for step in whole)
+    found = []
+    for mode, threads in (("default", 1), ("lean", 1), ("lean", 3)):
+        out = tmp_path / f"{mode}-{threads}.f32"
+        options = ("--memory", mode, "--threads", threads, "--precision", precision, "--runs", 1, "--warmup", 0)
+        run("bench", "--model", model, "--logits", out, *options)
+        found.append(np.fromfile(out, "<f4"))
+    assert np.ptp(found[0]) > 0
+    assert all(np.array_equal(logits, found[0]) for logits in found[1:])
 
 
 def test_what_lean_memory_reads_from_the_file(arm: Klaus, tmp_path: Path) -> None:
