@@ -8,6 +8,7 @@
 
 #include "check/guard.h"
 #include "dispatch.h"
+#include "ops/elements.h"
 #include "ops/shape.h"
 
 static const int32_t part_counts[] = {1, 2, 3, 5};
@@ -64,6 +65,57 @@ static const char *compare_integers(const klaus_operands *o, const klaus_check_c
     return NULL;
 }
 
+/* Marks all channels of the output pixels row_first .. row_last, col_first .. col_last that lie in group `group`. */
+static void mark(const klaus_shape *s, int64_t row_first, int64_t row_last, int64_t col_first, int64_t col_last,
+                 int32_t group, bool *reached) {
+    const int32_t filters = s->out_channels / s->groups;
+    for (int64_t row = row_first < 0 ? 0 : row_first; row <= row_last && row < s->out_rows; row++)
+        for (int64_t col = col_first < 0 ? 0 : col_first; col <= col_last && col < s->out_cols; col++)
+            memset(reached + (row * s->out_cols + col) * s->out_channels + (int64_t)group * filters, true,
+                   (size_t)filters * sizeof(bool));
+}
+
+/* The first and the last output whose window holds input `at`, no output's bounds heeded. */
+static int64_t first_window(int64_t at, int32_t pad, int32_t kernel, int32_t stride) {
+    const int64_t from = at + pad - kernel + 1;
+    return from <= 0 ? 0 : (from + stride - 1) / stride;
+}
+
+static int64_t last_window(int64_t at, int32_t pad, int32_t stride) {
+    return (at + pad) / stride;
+}
+
+/* Marks the outputs of a convolution by tiles that a NaN or an infinity can reach. A tile's outputs are sums of all the
+ * samples that any of them looks at, in the channels of their group. Where tiles begin is the kernel's own affair, but
+ * two outputs of one tile are at most `spreads` rows and columns apart. So whatever lies farther from the windows of a
+ * NaN than that, or in another group, has no excuse; outputs that would lie behind the map's edge, as a tile's do, have
+ * windows, too. Finite numbers whose sum overflows count as their output does, and so does an addend. */
+static void mark_reached(const klaus_operands *o, int32_t spreads, bool *reached) {
+    const klaus_shape *s = &o->shape;
+    const int32_t channels = s->in_channels / s->groups, filters = s->out_channels / s->groups;
+    memset(reached, false, o->out_count * sizeof(bool));
+    for (int64_t i = 0; i < klaus_shape_input_count(s, 0); i++) {
+        float value;
+        klaus_elements_read(o->input[0].bytes + (size_t)i * klaus_dtype_bytes(s->in_dtype), s->in_dtype, NULL, 1,
+                            &value);
+        if (isfinite(value))
+            continue;
+        const int64_t row = i / s->in_channels / s->in_cols, col = i / s->in_channels % s->in_cols;
+        mark(s, first_window(row, s->pad_top, s->kernel_rows, s->stride_rows) - spreads,
+             last_window(row, s->pad_top, s->stride_rows) + spreads,
+             first_window(col, s->pad_left, s->kernel_cols, s->stride_cols) - spreads,
+             last_window(col, s->pad_left, s->stride_cols) + spreads, (int32_t)(i % s->in_channels) / channels,
+             reached);
+    }
+    for (size_t i = 0; i < o->out_count; i++) {
+        if (isfinite(o->terms[i]))
+            continue;
+        const int64_t pixel = (int64_t)i / s->out_channels, row = pixel / s->out_cols, col = pixel % s->out_cols;
+        mark(s, row - spreads, row + spreads, col - spreads, col + spreads,
+             (int32_t)((int64_t)i % s->out_channels) / filters, reached);
+    }
+}
+
 /* NULL if all outputs are within their bounds, else what is wrong (in `text`). */
 static const char *compare(const klaus_variant *variant, const klaus_operands *o, const klaus_check_cases *cases,
                            const float *got, klaus_verdict *v, char *text, size_t text_bytes) {
@@ -77,16 +129,23 @@ static const char *compare(const klaus_variant *variant, const klaus_operands *o
     const double smallest = halves ? ldexp(1, -24) : (double)FLT_MIN;
     const double underflow = smallest * (double)(klaus_shape_weights_per_row(&o->shape) + 16);
     const char *wrong = NULL;
-    double largest = 0; /* for variants that mix neighbours; infinite where a NaN or an infinity is among them */
-    for (size_t i = 0; variant->spreads && i < o->out_count; i++)
-        largest = fmax(largest, isfinite(o->terms[i]) ? o->terms[i] : INFINITY);
+    bool *reached = NULL; /* of variants that mix neighbours: what a NaN or an infinity among them may have spoilt */
+    double largest = 0;   /* of all others */
+    if (variant->spreads > 0) {
+        reached = malloc(o->out_count * sizeof(bool));
+        if (reached == NULL)
+            return "no memory for the check";
+        mark_reached(o, variant->spreads, reached);
+        for (size_t i = 0; i < o->out_count; i++)
+            largest = fmax(largest, reached[i] ? 0 : o->terms[i]);
+    }
     for (size_t i = 0; i < o->out_count; i++) {
         const double want = o->expected[i], have = got[i];
         if ((isnan(want) && isnan(have)) || want == have)
             continue;
-        if (isinf(largest) && (isfinite(want) || !isfinite(have)))
+        if (reached != NULL && reached[i] && (isfinite(want) || !isfinite(have)))
             continue;
-        const double size = variant->spreads ? largest : cases->rule == KLAUS_CHECK_TERMS ? o->terms[i] : fabs(want);
+        const double size = reached != NULL ? largest : cases->rule == KLAUS_CHECK_TERMS ? o->terms[i] : fabs(want);
         double bound = tolerance * size;
         if (cases->rule != KLAUS_CHECK_EXACT)
             bound += underflow;
@@ -104,6 +163,7 @@ static const char *compare(const klaus_variant *variant, const klaus_operands *o
             }
         }
     }
+    free(reached);
     return wrong;
 }
 

@@ -70,7 +70,7 @@ klaus_shape klaus_band_shape(const klaus_step *step, int32_t begin, int32_t end,
 /* Whether a step may be cut into rows: each output is computed on its own, from a few rows of one map. */
 static bool is_local(const klaus_step *step) {
     const klaus_shape *shape = &step->shape;
-    return step->layer_count > 0 && shape->batch <= 1 && !step->variant->spreads &&
+    return step->layer_count > 0 && shape->batch <= 1 && step->variant->spreads == 0 &&
            (has_window(shape) || shape->op == KLAUS_OP_LRN) && shape->in_rows > 0 && shape->out_rows > 0;
 }
 

@@ -70,8 +70,10 @@ typedef struct klaus_variant {
     klaus_isa isa;
     uint32_t core;   /* enum klaus_core_class it is shaped for; KLAUS_CORE_ANY */
     uint32_t layout; /* id of what pack() makes, unique a layout; KLAUS_CANONICAL_LAYOUT = none */
-    bool spreads; /* errors are a fraction of the largest sum of the layer, not of each; a NaN reaches its neighbours */
-    bool follows; /* what pack() makes holds places and counts that run() follows: it is never taken from a file */
+    /* 0, or of convolutions by tiles of outputs: errors are a fraction of the largest sum of the layer, not of each,
+     * and a NaN reaches outputs so many rows and columns beside its own; a tile's side less one. */
+    int32_t spreads;
+    bool follows;   /* what pack() makes holds places and counts that run() follows: it is never taken from a file */
     int32_t phases; /* run() is called for phase 0 .. phases-1, all parts of one before the next */
     bool (*can)(const klaus_shape *shape);
     /* True where it trades instructions for memory, so that only sessions in lean memory take it; NULL: nowhere. */

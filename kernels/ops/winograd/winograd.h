@@ -23,6 +23,7 @@
 #include "ops/op.h"
 
 #define KLAUS_WINOGRAD_MOST_POINTS 6
+#define KLAUS_WINOGRAD_MOST_TILE 4 /* of six points and three taps */
 #define KLAUS_WINOGRAD_MOST_POSITIONS (KLAUS_WINOGRAD_MOST_POINTS * KLAUS_WINOGRAD_MOST_POINTS)
 
 /* Phase 0 transforms the input, phase 1 multiplies and transforms back. */

@@ -16,6 +16,7 @@
 #define KLAUS_WINOGRAD_F16_WIDTH 24
 #define KLAUS_WINOGRAD_F16_POINTS 4
 #define KLAUS_WINOGRAD_F16_POSITIONS 16
+#define KLAUS_WINOGRAD_F16_TILE 2
 
 typedef struct klaus_winograd_f16 {
     int32_t stride; /* 1 or 2: phases in each direction */
