@@ -48,6 +48,7 @@ class StepRecord(Record):
     op: str
     variant: str
     isa: str
+    dtypes: tuple[str, ...]  # of what it reads and of what it gives
     layout: int
     rows: int
     cols: int

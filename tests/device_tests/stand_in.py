@@ -48,6 +48,13 @@ def main(command):
     if command == "info":
         say(record="info", version="0", target="host", arch="x86_64", cpus=2, core="any", core_class="any",
             midr="0x0", isa=["ref"], format_version=1, page_bytes=4096, memory_bytes=1 << 30)
+        if "--plan" in sys.argv:
+            from pathlib import Path
+            from klaus_runtime.pack import read_packed
+            for i, _ in enumerate(read_packed(Path(option("--model"))).layers):
+                say(record="step", index=i, layers=[i], op="x", variant=f"x{{'--unfused' in sys.argv}}", isa="ref",
+                    dtypes=["f32", "f32"], layout=0, rows=1, cols=1, channels=1, packed_bytes=0, packed_in_file=False,
+                    scratch_bytes=0, output_bytes=0)
         return 0
     if command == "check":
         say_variant = dict(variant="klaus_lrn_f32_ref", op="lrn", isa="ref")

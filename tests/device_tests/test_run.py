@@ -368,7 +368,7 @@ def test_every_precision_is_a_row(tmp_path: Path) -> None:
     (skipped,) = {record.message for record in tests if record.attributes["precision"] == "fp16"}
     assert skipped == "one: the CPU has no arithmetic in fp16 (any: ref)"
     bounds = [record.attributes["bound"] for record in of(result, "one", "layer_error")]
-    assert bounds == [1e-5, 5e-2]
+    assert bounds == [1e-5, 8e-3]
     assert [record.attributes["precision"] for record in of(result, "one", "pass_ns")] == ["fp32", "int8"]
     intact = [record for record in of(result, "one") if "intact" in record.subject]
     assert len(intact) == 1  # of the model, whatever its precision
@@ -419,8 +419,8 @@ def test_the_real_program_in_every_precision(tmp_path: Path, arm_build: Build) -
     for name, done in (("a76", ("fp32", "fp16", "int8")), ("a53", ("fp32", "int8"))):
         drift = {"fp16": 2e-2, "int8": 0.3}
         for metric, bounds in (
-            ("layer_error", {"fp32": 1e-5, "fp16": 1e-2, "int8": 5e-2}),
-            ("fused_error", {"fp32": 1e-5, **drift}),
+            ("layer_error", {"fp32": 1e-5, "fp16": 1e-2, "int8": 8e-3}),
+            ("fused_error", {"fp32": 1e-5, "fp16": 1e-6, "int8": 1e-6}),  # nothing of this net can be fused
             ("drift", drift),
         ):
             found = {r.attributes["precision"]: r for r in of(result, name, metric)}
@@ -428,8 +428,8 @@ def test_the_real_program_in_every_precision(tmp_path: Path, arm_build: Build) -
             for precision, record in found.items():
                 assert record.value is not None
                 assert record.value <= bounds[str(precision)] == record.attributes["bound"]
-        errors = {r.attributes["precision"]: r.value or 0 for r in of(result, name, "layer_error")}
-        assert errors["int8"] > errors["fp32"]  # the option reached the program
+        drifts = {r.attributes["precision"]: r.value or 0 for r in of(result, name, "drift")}
+        assert drifts["int8"] > 1e-3  # the option reached the program
         assert {r.attributes["precision"] for r in of(result, name, "pass_ns")} == set(done)
         agreeing = {r.attributes["precision"]: r for r in of(result, name, "top5_agreement")}
         assert agreeing["fp32"].status is Status.PASS

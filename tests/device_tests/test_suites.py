@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -11,14 +14,22 @@ import pytest
 from device_tests.errors import InventoryError, SetupError
 from device_tests.photos import DEMO, Photo, demo_photos, folder_photos
 from device_tests.plan import Job
-from device_tests.program_records import TopClass
+from device_tests.program_records import StepRecord, TopClass, parse_record
 from device_tests.results import new_folder, write_text
 from device_tests.suites.accuracy import NEAR, class_numbers, reach, same_top
-from device_tests.suites.agreement import difference, each_alone, reference
+from device_tests.suites.agreement import FUSED_BOUNDS, SAME_BOUND, difference, each_alone, reference
+from device_tests.suites.planned import Planned
 from klaus_runtime.accuracy import interval
 from klaus_runtime.images import read_picture
+from klaus_runtime.model import Model
+from klaus_runtime.pack import pack
 from klaus_runtime.reference import NumpyEngine
 from tests.device_tests.small_net import build_of, fake_device, small_net, small_plan
+from tests.kernels import nets
+from tests.kernels.conftest import emulated, ranged, runner
+
+if TYPE_CHECKING:
+    from toolchains.build import Build
 
 
 def top(*pairs: tuple[int, float]) -> list[TopClass]:
@@ -74,6 +85,35 @@ def test_layers_alone_are_compared_on_what_they_were_given() -> None:
     assert errors == [pytest.approx(0.1, rel=1e-3), 0, 0]
     whole = [difference(here, right, scale) for here, (right, scale) in zip(given, reference(net, tensor), strict=True)]
     assert whole[2] > 0  # which is what drift is
+
+
+@pytest.mark.parametrize("make", [nets.exact_in_int8, nets.every_op])
+def test_int8_on_the_host_is_the_programs_to_the_bit(
+    host_build: Build, arm_build: Build, tmp_path: Path, make: Callable[[], Model]
+) -> None:
+    """Of fused and unfused plans, which are not one: judged by the other's numbers either fails."""
+    model = ranged(make())
+    packed, given, written = pack(model, tmp_path / "net.klaus"), tmp_path / "input.f32", tmp_path / "logits.f32"
+    tensor = np.random.default_rng(5).normal(0, 1, model.input_shape).astype(np.float32)
+    given.write_bytes(tensor.tobytes())
+    for klaus in (runner([host_build.program]), runner(emulated(arm_build.program, "linux-aarch64", "cortex-a76"))):
+        planned = {}
+        for plan in ((), ("--unfused",)):
+            words = ("--model", packed, "--precision", "int8", *plan)
+            klaus("bench", *words, "--input", given, "--logits", written, "--runs", 1, "--warmup", 0)
+            got = np.fromfile(written, "<f4")
+            steps = [step_of(record) for record in klaus("info", "--plan", *words).of("step")]
+            planned[plan] = Planned(model, steps).run(tensor).ravel()
+            largest = float(np.abs(planned[plan]).max())
+            assert difference(got, planned[plan], largest) <= SAME_BOUND
+        fused, unfused = planned.values()
+        assert difference(fused, unfused, largest) > FUSED_BOUNDS["int8"]
+
+
+def step_of(record: dict[str, Any]) -> StepRecord:
+    step = parse_record(json.dumps(record).encode())
+    assert isinstance(step, StepRecord)
+    return step
 
 
 def test_difference_is_of_the_layers_largest_value() -> None:
