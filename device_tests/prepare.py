@@ -20,7 +20,7 @@ from klaus_runtime import shipped
 from klaus_runtime.calibrate import calibrate
 from klaus_runtime.errors import InputError
 from klaus_runtime.model import Model
-from klaus_runtime.pack import has_layouts, pack
+from klaus_runtime.pack import carried, pack
 from klaus_runtime.package import read_package, write_package
 from klaus_runtime.quantize import SCHEMES, quantize
 from klaus_runtime.registry import MODELS, load_model
@@ -100,18 +100,18 @@ def _prepared(folder: Path) -> ModelPlan:
 def _make(source: str, scheme: str, folder: Path, say: Say, calibrated: bool) -> None:
     folder.mkdir()
     files = _shipped(source, scheme, folder / "package")
-    ranges_kept = True
+    as_it_is = scheme == AS_IT_IS
     if not files:
         model = quantized(source, scheme, say)
         if calibrated and not model.ranges:
             say(f"{source}: measuring activation ranges on the demonstration photos")
             model = calibrate(model, [photo.path for photo in demo_photos()])
-            ranges_kept = False
+            as_it_is = False
         files = write_package(model, folder / "package").files
     say(f"{source}: packing")
     model = read_package(files[0])
     packed = folder / f"{model.name}-{scheme}.klaus"
-    if ranges_kept and Path(source).is_file() and has_layouts(Path(source)):
+    if as_it_is and Path(source).is_file() and carried(Path(source)).sections:
         shutil.copyfile(source, packed)  # the same model, whose weights need not be packed on the device
     else:
         pack(model, packed)

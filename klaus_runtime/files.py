@@ -24,6 +24,9 @@ def staged(targets: Sequence[Path]) -> Iterator[tuple[Path, ...]]:
     there before stands there again. Raises InputError where the folder cannot be written.
     """
     folder = targets[0].parent
+    for target in targets:
+        if not target.name or target.is_dir():
+            raise InputError(f"{target}: is a folder: name the file to be written")
     if any(target.parent != folder for target in targets):
         raise ValueError("targets of one staging must share a folder")
     try:

@@ -90,7 +90,7 @@ class NativeEngine:
 
     def verify(self) -> None:
         """Reads every byte of the model. Raises CheckError or InputError where it is damaged."""
-        self._call("klaus_verify", self._model)
+        self._call("klaus_verify", self._model, _ffi().NULL)
 
     def activations(self, tensor: F32) -> Iterator[F32]:
         """Yields every layer's output (rows, cols, channels), from the unfused plan."""

@@ -30,10 +30,10 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from device_tests.errors import ProgramError
+from device_tests.int8_oracle import Planned
 from device_tests.plan import Precision, Trial
 from device_tests.program_records import ActivationRecord, StepRecord, TopClass
 from device_tests.suites.context import Context, Remote
-from device_tests.suites.planned import Planned
 from klaus_runtime.forward import walk
 from klaus_runtime.images import form, read_picture
 from klaus_runtime.model import F32, Activation, Layer, Model, Softmax

@@ -126,13 +126,19 @@ static klaus_status read_ranges(klaus_model *model, const klaus_section_index *i
     return KLAUS_OK;
 }
 
+/* The order of model->packed: by layer, then by layout. */
+static int by_layer_and_layout(const void *one, const void *other) {
+    const klaus_packed_data *a = one;
+    const klaus_packed_data *b = other;
+    return a->layer != b->layer ? (a->layer < b->layer ? -1 : 1) : (a->layout > b->layout) - (a->layout < b->layout);
+}
+
 const klaus_packed_data *klaus_model_packed(const klaus_model *model, int32_t layer, uint32_t layout) {
-    for (int32_t i = 0; i < model->packed_count; i++) {
-        if (model->packed[i].layer == layer && model->packed[i].layout == layout) {
-            return &model->packed[i];
-        }
+    if (model->packed_count == 0) {
+        return NULL;
     }
-    return NULL;
+    const klaus_packed_data wanted = {.layer = layer, .layout = layout};
+    return bsearch(&wanted, model->packed, (size_t)model->packed_count, sizeof(wanted), by_layer_and_layout);
 }
 
 void klaus_model_leave(const klaus_model *model, int32_t layer) {
@@ -160,12 +166,15 @@ static klaus_status read_packed(klaus_model *model, klaus_error *error) {
         if (section->kind != KLAUS_SECTION_PACKED) {
             continue;
         }
-        if (klaus_model_packed(model, section->layer, section->layout) != NULL) {
-            return klaus_fail(error, KLAUS_E_INPUT, "two packed sections of layer %d in layout %" PRIu32,
-                              section->layer, section->layout);
-        }
         *next++ =
             (klaus_packed_data){section->layer, section->layout, klaus_section_bytes(model, section), section->bytes};
+    }
+    qsort(model->packed, (size_t)model->packed_count, sizeof(*model->packed), by_layer_and_layout);
+    for (int32_t i = 1; i < model->packed_count; i++) {
+        if (by_layer_and_layout(&model->packed[i - 1], &model->packed[i]) == 0) {
+            return klaus_fail(error, KLAUS_E_INPUT, "two packed sections of layer %d in layout %" PRIu32,
+                              model->packed[i].layer, model->packed[i].layout);
+        }
     }
     return KLAUS_OK;
 }

@@ -47,7 +47,7 @@ struct klaus_model {
     int32_t layer_count;
     struct klaus_section *sections; /* sorted by offset */
     int32_t section_count;
-    klaus_packed_data *packed;
+    klaus_packed_data *packed; /* by layer, then by layout */
     int32_t packed_count;
     const float *mean;          /* picture_rows x picture_cols x channels, or NULL */
     struct klaus_range *ranges; /* 1 + layer_count, a copy that was checked, or NULL */

@@ -334,8 +334,13 @@ static int32_t in_place_of(const klaus_steps *steps, const klaus_lifetime *lives
     const klaus_step *step = &steps->steps[number];
     for (int32_t i = 0; i < step->input_count && step->chain == 1; i++) { /* in a chain others read it, too */
         const int32_t from = step->inputs[i];
-        if (from != KLAUS_PLAN_INPUT && klaus_shape_in_place(&step->shape, i) && lives[from].last_read == number &&
-            steps->steps[from].output_bytes == step->output_bytes) {
+        bool twice =
+            false; /* a convolution's addend may be its own input, of which it needs more than is in one place */
+        for (int32_t k = 0; k < step->input_count; k++) {
+            twice = twice || (k != i && step->inputs[k] == from);
+        }
+        if (from != KLAUS_PLAN_INPUT && !twice && klaus_shape_in_place(&step->shape, i) &&
+            lives[from].last_read == number && steps->steps[from].output_bytes == step->output_bytes) {
             return from;
         }
     }

@@ -197,7 +197,7 @@ static const klaus_variant *find_maker(const klaus_model *model, const klaus_pac
 
 /* A session takes packed sections as they are, so they must be what packing the canonical weights gives. Layouts that
  * no kernel here makes are left alone, as sessions leave them. */
-static klaus_status check_packed(const klaus_model *model, klaus_error *error) {
+static klaus_status check_packed(const klaus_model *model, int32_t *unchecked, klaus_error *error) {
     klaus_buffer again = {NULL, NULL, 0};
     klaus_extent *scan = NULL;
     klaus_status status = model->packed_count > 0 ? scan_extents(model, &scan, error) : KLAUS_OK;
@@ -207,6 +207,7 @@ static klaus_status check_packed(const klaus_model *model, klaus_error *error) {
         bool known = false;
         const klaus_variant *maker = find_maker(model, packed, scan, &shape, &known);
         if (!known) {
+            *unchecked += 1;
             continue;
         }
         if (maker == NULL) {
@@ -232,7 +233,8 @@ static klaus_status check_packed(const klaus_model *model, klaus_error *error) {
     return status;
 }
 
-klaus_status klaus_verify(const klaus_model *model, klaus_error *error) {
+klaus_status klaus_verify(const klaus_model *model, int32_t *unchecked, klaus_error *error) {
+    int32_t unknown = 0;
     klaus_status status = check_digest(model, error);
     if (status == KLAUS_OK) {
         status = check_gaps(model, error);
@@ -248,7 +250,10 @@ klaus_status klaus_verify(const klaus_model *model, klaus_error *error) {
         }
     }
     if (status == KLAUS_OK) {
-        status = check_packed(model, error);
+        status = check_packed(model, &unknown, error);
+    }
+    if (unchecked != NULL) {
+        *unchecked = unknown;
     }
     return status;
 }

@@ -13,7 +13,7 @@ typedef struct file {
     struct klaus_file_header header;
     struct klaus_section *table;
     const void **contents;
-    int32_t count, room;
+    int32_t count;
 } file;
 
 /* Adds a section; where it stands is not known yet. */
@@ -22,31 +22,38 @@ static void add(file *made, const struct klaus_section *section, const void *con
     made->contents[made->count++] = content;
 }
 
-static bool is_there(const file *made, int32_t layer, uint32_t layout) {
-    for (int32_t i = 0; i < made->count; i++) {
-        const struct klaus_section *section = &made->table[i];
-        if (section->kind == KLAUS_SECTION_PACKED && section->layer == layer && section->layout == layout) {
-            return true;
+/* Whether a file of this session's gets these weights: it has one section of each layer and layout. */
+static bool is_new(const klaus_session *session, int32_t layer, const klaus_packed_weights *held) {
+    const uint32_t layout = held->variant->layout;
+    for (const klaus_packed_weights *before = session->packed[layer]; before != held; before = before->next) {
+        if (before->variant->layout == layout) {
+            return false;
         }
     }
-    return false;
+    return !held->variant->follows && klaus_model_packed(session->model, layer, layout) == NULL;
 }
 
-/* All sections that the model has, then those that the session packed. A file has one of each layer and layout. */
-static void collect(const klaus_session *session, file *made) {
+/* How many sections the session adds; with `made`, all that the model has and then these are put into it. */
+static int32_t collect(const klaus_session *session, file *made) {
     const klaus_model *model = session->model;
-    for (int32_t i = 0; i < model->section_count; i++) {
+    int32_t added = 0;
+    for (int32_t i = 0; made != NULL && i < model->section_count; i++) {
         add(made, &model->sections[i], model->mapping.bytes + model->sections[i].offset);
     }
     for (int32_t layer = 0; layer < model->layer_count; layer++) {
         for (const klaus_packed_weights *held = session->packed[layer]; held != NULL; held = held->next) {
-            if (!held->variant->follows && !is_there(made, layer, held->variant->layout)) {
+            if (!is_new(session, layer, held)) {
+                continue;
+            }
+            added++;
+            if (made != NULL) {
                 const struct klaus_section section = {
                     .kind = KLAUS_SECTION_PACKED, .layer = layer, .layout = held->variant->layout, .bytes = held->size};
                 add(made, &section, held->memory.bytes);
             }
         }
     }
+    return added;
 }
 
 static void place(const klaus_model *model, file *made) {
@@ -87,20 +94,18 @@ klaus_status klaus_write_packed(klaus_session *session, klaus_byte_sink sink, vo
     if (status != KLAUS_OK) {
         return status;
     }
-    file made = {.room = model->section_count};
-    for (int32_t layer = 0; layer < model->layer_count; layer++) {
-        for (const klaus_packed_weights *held = session->packed[layer]; held != NULL; held = held->next) {
-            made.room++;
-        }
+    file made = {.count = 0};
+    const int32_t added = collect(session, NULL);
+    const size_t room = (size_t)model->section_count + (size_t)added;
+    if (room > KLAUS_MAX_SECTIONS) {
+        return klaus_fail(error, KLAUS_E_INPUT,
+                          "%zu sections are more than a packed model can have, %d; pack it anew, with fewer layouts",
+                          room, KLAUS_MAX_SECTIONS);
     }
-    if (made.room > KLAUS_MAX_SECTIONS) {
-        return klaus_fail(error, KLAUS_E_INPUT, "%d sections are more than a packed model can have, %d", made.room,
-                          KLAUS_MAX_SECTIONS);
-    }
-    made.table = calloc((size_t)made.room, sizeof(*made.table));
-    made.contents = calloc((size_t)made.room, sizeof(*made.contents));
+    made.table = calloc(room, sizeof(*made.table));
+    made.contents = calloc(room, sizeof(*made.contents));
     if (made.table == NULL || made.contents == NULL) {
-        status = klaus_fail(error, KLAUS_E_MEMORY, "no memory for a table of %d sections", made.room);
+        status = klaus_fail(error, KLAUS_E_MEMORY, "no memory for a table of %zu sections", room);
     } else {
         klaus_sha256 hash;
         collect(session, &made);
@@ -112,7 +117,7 @@ klaus_status klaus_write_packed(klaus_session *session, klaus_byte_sink sink, vo
             status = klaus_fail(error, KLAUS_E_INPUT, "the packed model was not taken whole");
         }
         if (sections != NULL) {
-            *sections = made.count - model->section_count;
+            *sections = added;
         }
     }
     free(made.table);

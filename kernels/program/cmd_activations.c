@@ -6,6 +6,7 @@
 #include "os/os.h"
 #include "program/command.h"
 #include "program/sink.h"
+#include "program/whole_file.h"
 
 typedef struct dump {
     const klaus_model *model;

@@ -8,6 +8,7 @@
 #include "os/os.h"
 #include "program/command.h"
 #include "program/sink.h"
+#include "program/whole_file.h"
 
 #define FIRST_MARK 10
 

@@ -3,6 +3,7 @@
 #include "engine/fail.h"
 #include "program/command.h"
 #include "program/sink.h"
+#include "program/whole_file.h"
 
 static int32_t write_more(void *user, const void *bytes, size_t size) {
     return whole_file_write(user, bytes, size) ? 0 : 1;
@@ -27,7 +28,7 @@ klaus_status command_pack(int argc, char **argv, klaus_error *error) {
         return status;
     }
     /* A model file with a wrong byte would be written anew with a digest that says it is right. */
-    status = klaus_verify(net.model, error);
+    status = klaus_verify(net.model, NULL, error);
     whole_file file;
     if (status == KLAUS_OK) {
         status = whole_file_open(&file, path, error);
@@ -36,7 +37,7 @@ klaus_status command_pack(int argc, char **argv, klaus_error *error) {
         int32_t sections = 0;
         status = klaus_write_packed(net.session, write_more, &file, &sections, error);
         const uint64_t bytes = file.bytes;
-        status = whole_file_close(&file, status, error);
+        status = whole_file_close(&file, file.reason != 0 ? KLAUS_OK : status, error); /* it knows why better */
         if (status == KLAUS_OK) {
             sink_begin("pack");
             sink_text("file", path);

@@ -39,7 +39,8 @@ klaus_status command_verify(int argc, char **argv, klaus_error *error) {
     if (status == KLAUS_OK) {
         klaus_description net;
         klaus_describe(model, &net);
-        status = klaus_verify(model, error);
+        int32_t unchecked = 0;
+        status = klaus_verify(model, &unchecked, error);
         sink_begin("verify");
         sink_text("model", path);
         sink_bool("ok", status == KLAUS_OK);
@@ -48,6 +49,7 @@ klaus_status command_verify(int argc, char **argv, klaus_error *error) {
         sink_int("layers", net.layer_count);
         sink_text("name", net.name);
         sink_bool("seeded", net.seeded != 0);
+        sink_int("unchecked", unchecked);
         sink_end();
     }
     klaus_close(model);

@@ -103,53 +103,6 @@ klaus_status read_tensor(const char *path, const klaus_description *net, float *
     return status;
 }
 
-klaus_status whole_file_open(whole_file *file, const char *path, klaus_error *error) {
-    *file = (whole_file){.path = path};
-    if (snprintf(file->beside, sizeof(file->beside), "%s.part", path) >= (int)sizeof(file->beside)) {
-        return klaus_fail(error, KLAUS_E_INPUT, "%.200s...: the path is too long", path);
-    }
-    file->stream = fopen(file->beside, "wb");
-    if (file->stream == NULL) {
-        return klaus_fail(error, KLAUS_E_INPUT, "%.300s: cannot be written: %s", path, strerror(errno));
-    }
-    return KLAUS_OK;
-}
-
-bool whole_file_write(whole_file *file, const void *bytes, size_t size) {
-    if (file->reason == 0 && fwrite(bytes, 1, size, file->stream) != size) {
-        file->reason = errno != 0 ? errno : EIO;
-    }
-    file->bytes += size;
-    return file->reason == 0;
-}
-
-klaus_status whole_file_close(whole_file *file, klaus_status status, klaus_error *error) {
-    if (fclose(file->stream) != 0 && file->reason == 0) {
-        file->reason = errno;
-    }
-    const bool wanted = status == KLAUS_OK;
-    if (wanted && file->reason == 0 && rename(file->beside, file->path) != 0) {
-        file->reason = errno;
-    }
-    if (!wanted || file->reason != 0) {
-        unlink(file->beside);
-    }
-    if (file->reason != 0) {
-        return klaus_fail(error, KLAUS_E_INPUT, "%.300s: cannot be written: %s", file->path, strerror(file->reason));
-    }
-    return status;
-}
-
-klaus_status write_floats(const char *path, const float *values, uint64_t count, klaus_error *error) {
-    whole_file file;
-    klaus_status status = whole_file_open(&file, path, error);
-    if (status == KLAUS_OK) {
-        whole_file_write(&file, values, (size_t)count * sizeof(float));
-        status = whole_file_close(&file, KLAUS_OK, error);
-    }
-    return status;
-}
-
 void sink_top(const klaus_model *model, const float *probabilities, int32_t outputs, int32_t k) {
     klaus_class classes[MAX_TOP];
     const int32_t found = klaus_top(probabilities, outputs, classes, k < MAX_TOP ? k : MAX_TOP);

@@ -2,12 +2,9 @@
  * KLAUS_OK. */
 #ifndef KLAUS_PROGRAM_COMMAND_H
 #define KLAUS_PROGRAM_COMMAND_H
-#include <stdio.h>
-
 #include "klaus/klaus.h"
 #include "program/arguments.h"
 
-#define KLAUS_MAX_PATH 4096
 #define MAX_TOP 1000
 
 klaus_status command_info(int argc, char **argv, klaus_error *error);
@@ -55,26 +52,6 @@ klaus_status no_operands(const operands *rest, klaus_error *error);
 
 /* Values of the network's input tensor from a file that holds exactly these, all finite. */
 klaus_status read_tensor(const char *path, const klaus_description *net, float **values, klaus_error *error);
-
-/* A file that appears whole or not at all: written beside its place under another name, then renamed. */
-typedef struct whole_file {
-    const char *path;
-    FILE *stream;
-    uint64_t bytes;
-    int reason; /* errno of what failed first */
-    char beside[KLAUS_MAX_PATH];
-} whole_file;
-
-klaus_status whole_file_open(whole_file *file, const char *path, klaus_error *error);
-/* False once writing failed; whole_file_close says why. */
-bool whole_file_write(whole_file *file, const void *bytes, size_t size);
-/* Ends what whole_file_open began: the file is there if `status`, how the work went so far, and the result are
- * KLAUS_OK.
- */
-klaus_status whole_file_close(whole_file *file, klaus_status status, klaus_error *error);
-
-/* Numbers as a whole file. */
-klaus_status write_floats(const char *path, const float *values, uint64_t count, klaus_error *error);
 
 /* The field "top" of a record; k at most MAX_TOP. */
 void sink_top(const klaus_model *model, const float *probabilities, int32_t outputs, int32_t k);

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from klaus_runtime import ccv_tables, files, pack
-from klaus_runtime.cli.options import Commands, add_engine, engine_of, model_of
-from klaus_runtime.cli.words import facts, say, say_json, say_origin, times
+from klaus_runtime.cli.options import Commands, add_engine, carried_by, engine_of, model_of
+from klaus_runtime.cli.words import complain, facts, say, say_json, say_origin, times
 from klaus_runtime.errors import InputError
 from klaus_runtime.model import F32, Model
 from klaus_runtime.pack import Layout
@@ -35,18 +35,24 @@ def register(commands: Commands) -> None:
 
 
 def _pack(options: argparse.Namespace) -> None:
-    layouts = [Layout.named(text) for text in options.layout]
+    layouts = list(dict.fromkeys(Layout.named(text) for text in options.layout))
     model = model_of(options, options.source)
-    with files.staged((options.out,)) as (path,):  # no half of it, should a layout fail
-        pack.pack(model, path)
-        added = pack.add_layouts(path, layouts, path) if layouts else ()
-    path = options.out
-    sections = {str(layout): count for layout, count in zip(layouts, added, strict=True)}
+    if in_source := carried_by(options.source).sections:
+        complain(f"{options.source}: {in_source} sections in kernels' layouts are left out: --layout makes them again")
+    sections: dict[str, int] = {}
+    if layouts:
+        with files.staged((options.out,)) as (path,):  # no half of it, should a layout fail
+            pack.pack(model, path)
+            added = pack.add_layouts(path, layouts, path)
+        sections = {str(layout): count for layout, count in zip(layouts, added, strict=True)}
+    else:
+        pack.pack(model, options.out)
+    size = options.out.stat().st_size
     if options.json:
-        say_json({**facts(model), "file": str(path), "bytes": path.stat().st_size, "layouts": sections})
+        say_json({**facts(model), "file": str(options.out), "bytes": size, "layouts": sections})
         return
     more = "".join(f", {name}: {count} sections" for name, count in sections.items())
-    say(f"{path}  {path.stat().st_size:,} bytes{more}")
+    say(f"{options.out}  {size:,} bytes{more}")
     say_origin(model)
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import asdict
 from typing import Any
 
 from rich.table import Table
 from rich.text import Text
 
 from klaus_runtime import quantize, registry, shapes
-from klaus_runtime.cli.options import Commands, model_of
+from klaus_runtime.cli.options import Commands, carried_by, model_of
 from klaus_runtime.cli.words import clean, console, facts, say, say_json, say_origin, times
 from klaus_runtime.model import Convolution, FullConnect
 
@@ -36,8 +37,10 @@ def _info(options: argparse.Namespace) -> None:
         }
         for number, (layer, shape, cost) in enumerate(zip(model.layers, outputs, costs, strict=True))
     ]
+    more = carried_by(options.source)
     if options.json:
-        say_json({**facts(model), "input": list(model.input_shape), "patches": model.patches, "layers": layers})
+        form = {"input": list(model.input_shape), "patches": model.patches, "layers": layers}
+        say_json({**facts(model), **form, "in_kernels_layouts": asdict(more)})
         return
     table = Table(title=Text(f"{clean(model.name)}, input {times(model.input_shape)}"), title_justify="left")
     for name in ("layer", "name", "kind", "output", "multiply-adds", "weights"):
@@ -48,6 +51,8 @@ def _info(options: argparse.Namespace) -> None:
         table.add_row(str(row["layer"]), called, row["kind"], times(row["output"]), cost, row["weights"])
     console().print(table)
     say(f"{shapes.weight_count(model):,} weights, {sum(costs):,} multiply-adds, {model.patches} patches a picture")
+    if more.sections:
+        say(f"{more.size_bytes:,} bytes of the file are weights in kernels' own layouts, {more.sections} sections")
     say_origin(model)
 
 
@@ -58,10 +63,14 @@ def _weights_text(weights: Any) -> str:
 
 def _verify(options: argparse.Namespace) -> None:
     model = model_of(options, options.source)  # reading checks everything
+    unchecked = carried_by(options.source).sections  # only a CPU that has the kernels can tell
     if options.json:
-        say_json({**facts(model), "ok": True, "layers": len(model.layers), "weights": shapes.weight_count(model)})
+        found = {"layers": len(model.layers), "weights": shapes.weight_count(model), "unchecked": unchecked}
+        say_json({**facts(model), "ok": True, **found})
         return
     say(f"{options.source}: whole and well-formed, {len(model.layers)} layers, {shapes.weight_count(model):,} weights")
+    if unchecked:
+        say(f"{unchecked} sections in kernels' layouts are not compared here: `klaus-run verify` does it on such a CPU")
     say_origin(model)
 
 

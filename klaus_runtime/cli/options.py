@@ -79,6 +79,11 @@ def model_of(options: argparse.Namespace, source: str) -> Model:
     return registry.load_model(source, layers=dict(options.layer))
 
 
+def carried_by(source: str) -> pack.Carried:
+    """What a SOURCE has of weights in kernels' layouts; none where it is a name."""
+    return pack.Carried(0, 0) if source in registry.MODELS else pack.carried(Path(source))
+
+
 def patches_of(options: argparse.Namespace, model: Model) -> Literal[1, 10]:
     """What --patches says, else the model's own number."""
     wanted = options.patches or model.patches

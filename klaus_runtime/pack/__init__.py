@@ -5,8 +5,8 @@ which field a Model's value goes to.
 """
 
 from klaus_runtime.pack.batch import write_batch
-from klaus_runtime.pack.layouts import Layout, add_layouts, has_layouts
+from klaus_runtime.pack.layouts import Carried, Layout, add_layouts, carried
 from klaus_runtime.pack.reader import read_packed
 from klaus_runtime.pack.writer import pack
 
-__all__ = ["Layout", "add_layouts", "has_layouts", "pack", "read_packed", "write_batch"]
+__all__ = ["Carried", "Layout", "add_layouts", "carried", "pack", "read_packed", "write_batch"]

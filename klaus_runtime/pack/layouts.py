@@ -71,7 +71,7 @@ def add_layouts(packed: Path, layouts: Sequence[Layout], out: Path, *, builds: P
     with files.staged((out,)) as (stage,):
         before = packed
         for number, (layout, command) in enumerate(zip(layouts, emulators, strict=True)):
-            after = stage.with_name(f"{stage.name}.{number}")  # beside it: not renamed with the rest
+            after = stage.with_name(str(number))  # beside it: not renamed with the rest
             added.append(_pack(command, layout, before, after))
             if before != packed:
                 before.unlink()
@@ -83,22 +83,32 @@ def add_layouts(packed: Path, layouts: Sequence[Layout], out: Path, *, builds: P
     return tuple(added)
 
 
-def has_layouts(packed: Path) -> bool:
-    """Whether a packed model carries weights in kernels' layouts; False for what is none."""
-    with packed.open("rb") as stream:
-        head = stream.read(size_of("file_header"))
-        if len(head) < size_of("file_header") or not head.startswith(MAGIC):
-            return False
-        count = decode("file_header", head).section_count
-        step = size_of("section")
-        kind = const("SECTION_PACKED")
-        for _ in range(count):
-            row = stream.read(step)
-            if len(row) < step:
-                return False
-            if decode("section", row).kind == kind:
-                return True
-    return False
+@dataclass(frozen=True, slots=True)
+class Carried:
+    """What a packed model has of weights in kernels' layouts."""
+
+    sections: int
+    size_bytes: int
+
+
+def carried(packed: Path) -> Carried:
+    """The sections of a file's table that hold weights in kernels' layouts; none of what is no packed model.
+
+    Raises InputError where the file cannot be read.
+    """
+    sizes: list[int] = []
+    try:
+        with packed.open("rb") as stream:
+            head = stream.read(size_of("file_header"))
+            if len(head) == size_of("file_header") and head.startswith(MAGIC):
+                count, step = decode("file_header", head).section_count, size_of("section")
+                while len(sizes) < count and len(row := stream.read(step)) == step:
+                    section = decode("section", row)
+                    sizes.append(int(section.bytes) if section.kind == const("SECTION_PACKED") else 0)
+    except OSError as error:
+        raise InputError(f"{packed}: cannot be read ({files.reason(error)})") from error
+    held = [size for size in sizes if size]
+    return Carried(len(held), sum(held))
 
 
 def _emulated(layout: Layout, builds: Path) -> list[str]:

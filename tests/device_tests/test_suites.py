@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 
 from device_tests.errors import InventoryError, SetupError
+from device_tests.int8_oracle import Planned
 from device_tests.photos import DEMO, Photo, demo_photos, folder_photos
 from device_tests.plan import Job
 from device_tests.program_records import StepRecord, TopClass, parse_record
 from device_tests.results import new_folder, write_text
 from device_tests.suites.accuracy import NEAR, class_numbers, reach, same_top
 from device_tests.suites.agreement import FUSED_BOUNDS, SAME_BOUND, difference, each_alone, reference
-from device_tests.suites.planned import Planned
 from klaus_runtime.accuracy import interval
 from klaus_runtime.images import read_picture
 from klaus_runtime.model import Model

@@ -14,7 +14,7 @@ import pytest
 from device_tests import pipeline, prepare
 from device_tests.errors import InventoryError
 from klaus_runtime.errors import KlausError
-from klaus_runtime.pack import Layout, add_layouts, has_layouts, pack, read_packed
+from klaus_runtime.pack import Layout, add_layouts, carried, pack, read_packed
 from klaus_runtime.registry import load_model
 from toolchains.build import Build
 from toolchains.build import build as compile_targets
@@ -72,8 +72,10 @@ def test_a_packed_model_with_layouts_is_sent_as_it_is(arm_build: Build, tiny: Pa
     assert prepared.package_bytes > 0
     ranged = prepare.prepare(str(laid), "", tmp_path / "cache", lambda _: None, calibrated=True)
     assert ranged.calibrated
-    assert not has_layouts(ranged.packed)
-    assert not has_layouts(prepare.prepare(str(plain), "", tmp_path / "cache", lambda _: None).packed)
+    assert carried(ranged.packed).sections == 0
+    quantized = prepare.prepare(str(laid), "q8", tmp_path / "cache", lambda _: None)
+    assert (quantized.scheme, read_packed(quantized.packed).provenance.scheme) == ("q8", "q8")
+    assert carried(prepare.prepare(str(plain), "", tmp_path / "cache", lambda _: None).packed).sections == 0
 
 
 @pytest.mark.parametrize("what", ["first", "middle", "last", "json", "truncated", "gone", "unreadable"])

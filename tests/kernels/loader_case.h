@@ -234,7 +234,7 @@ static int try_model(const unsigned char *bytes, size_t length, loader_counts *c
     }
     klaus_description net;
     counts->opened++;
-    counts->verified += klaus_verify(model, &error) == KLAUS_OK;
+    counts->verified += klaus_verify(model, NULL, &error) == KLAUS_OK;
     klaus_describe(model, &net);
     for (int32_t id = -1; id <= net.outputs && id < 2000; id++) {
         counts->verified += strlen(klaus_label(model, id)) > 1u << 24;

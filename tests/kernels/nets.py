@@ -115,6 +115,24 @@ def exact_in_int8() -> Model:
     return Model("exact in int8", (53, 53, 3), layers, None, (), Provenance("seed", "BSD-3-Clause", ""))
 
 
+def adds_its_input() -> Model:
+    """Residuals around one convolution: the addend is what the convolution reads, and stands where its output might."""
+    make = _Maker(12)
+    make.gain = 0.5
+    wide = Window(3, 3, 1, 1, (1, 1, 1, 1))
+    layers: tuple[Layer, ...] = (
+        Convolution("first", (-1,), wide, make.weights((24, 3, 3, 3), half=False, scaled=False)),
+        Convolution("point", (0,), Window(1, 1, 1, 1), make.weights((24, 1, 1, 24), half=False, scaled=False)),
+        Add("point sum", (0, 1)),
+        Convolution("window", (2,), wide, make.weights((24, 3, 3, 24), half=False, scaled=False)),
+        Add("window sum", (3, 2), Activation.RELU),
+        Add("twice", (4, 4)),
+        GlobalPool("global", (5,)),
+        FullConnect("logits", (6,), make.weights((CLASSES, 24), half=False, scaled=False)),
+    )
+    return Model("adds its input", (40, 37, 3), layers, None, (), Provenance("seed", "BSD-3-Clause", ""))
+
+
 def ends_in_softmax() -> Model:
     """One full connect layer and a softmax, tensors only, no labels."""
     make = _Maker(2)

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from klaus_runtime import pack
+from klaus_runtime.reference import NumpyEngine
 from tests.kernels import nets
 from tests.kernels.conftest import Klaus, Said, emulated, ranged, runner
 
@@ -76,6 +77,21 @@ def test_what_is_not_needed_again_is_overwritten(klaus: Klaus, models: Models) -
             assert step["in_place"]
             assert step["output_offset"] == before["output_offset"]
     assert any(step["op"] == "lrn" for step in steps)
+
+
+def test_a_residual_around_one_convolution_keeps_its_input(klaus: Klaus, arm: Klaus, tmp_path: Path) -> None:
+    """Fused, the addend is what the convolution reads: its output must not stand there."""
+    model = nets.adds_its_input()
+    path, given, out = pack.pack(ranged(model), tmp_path / "net.klaus"), tmp_path / "input.f32", tmp_path / "logits.f32"
+    tensor = np.random.default_rng(3).normal(0, 1, model.input_shape).astype("<f4")
+    tensor.tofile(given)
+    wanted = list(NumpyEngine(model).activations(tensor))[-1].ravel()
+    for run, precision, bound in ((klaus, "fp32", 1e-5), (arm, "fp32", 1e-5), (klaus, "int8", 0.1), (arm, "int8", 0.1)):
+        for more in ((), ("--threads", 3), ("--memory", "lean"), ("--unfused",)):
+            options = ("--precision", precision, "--runs", 1, "--warmup", 0, "--logits", out, *more)
+            run("bench", "--model", path, "--input", given, *options)
+            error = np.abs(np.fromfile(out, "<f4") - wanted).max() / np.abs(wanted).max()
+            assert error <= bound, (precision, more)
 
 
 def test_memory_that_no_file_backs_is_told(klaus: Klaus, models: Models) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from klaus_runtime.errors import InputError, KlausError, SetupError
-from klaus_runtime.pack import Layout, add_layouts, has_layouts, pack, read_packed
+from klaus_runtime.pack import Layout, add_layouts, carried, pack, read_packed
 from klaus_runtime.readers import ccv
 from toolchains.build import Build
 
@@ -52,13 +52,13 @@ def test_layouts_are_added(arm_build: Build, packed: Path, tmp_path: Path) -> No
     assert added[0] > 0
     assert added[1] > 0
     assert added[2] == 0  # 64-bit cores share the layouts of a precision
-    assert has_layouts(out)
+    assert carried(out).sections > 0
     assert_same(read_packed(out), read_packed(packed))
     assert [path.name for path in out.parent.iterdir()] == ["tiny.klaus"]
     add_layouts(packed, [], tmp_path / "copy.klaus")
     assert (tmp_path / "copy.klaus").read_bytes() == packed.read_bytes()
     add_layouts(out, [], out)
-    assert has_layouts(out)
+    assert carried(out).sections > 0
 
 
 def test_what_a_core_or_a_model_cannot(arm_build: Build, packed: Path, tmp_path: Path) -> None:
@@ -97,12 +97,12 @@ def test_a_program_that_fails_is_no_success(packed: Path, tmp_path: Path) -> Non
 
 
 def test_what_has_no_layouts(tmp_path: Path, packed: Path) -> None:
-    assert not has_layouts(packed)
-    assert not has_layouts(TINY_MODEL)
+    assert carried(packed).sections == 0
+    assert carried(TINY_MODEL).sections == 0
     for size in (0, 10, 64, 70):
         cut = tmp_path / "cut"
         cut.write_bytes(packed.read_bytes()[:size])
-        assert not has_layouts(cut)
+        assert carried(cut).sections == 0
 
 
 def test_the_command(arm_build: Build, tmp_path: Path) -> None:
@@ -118,12 +118,28 @@ def test_the_command(arm_build: Build, tmp_path: Path) -> None:
     assert list(said["layouts"]) == ["a76-fp32", "a76-fp16"]
     assert min(said["layouts"].values()) > 0
     before = out.read_bytes()
+    twice = json.loads(
+        klaus(TINY_MODEL, "-o", out, *["--layout", "a76-fp32", "--layout", "cortex-a76-fp32"], "--json").stdout
+    )
+    assert twice["layouts"] == {"a76-fp32": said["layouts"]["a76-fp32"]}
+    out.write_bytes(before)
     for word, code in (("a53-fp16", 2), ("a77-fp32", 2)):
         done = klaus(TINY_MODEL, "-o", out, "--layout", "a76-fp32", "--layout", word)
         assert done.returncode == code
         assert done.stderr.count("\n") == 1
         assert out.read_bytes() == before
-    done = klaus(TINY_MODEL, "-o", out)
+    for folder in (".", tmp_path):
+        for more in ((), ("--layout", "a76-fp32")):
+            refused = klaus(TINY_MODEL, "-o", folder, *more)
+            assert (refused.returncode, refused.stderr) == (
+                2,
+                f"klaus: {folder}: is a folder: name the file to be written\n",
+            )
+    long = tmp_path / ("x" * 240 + ".klaus")
+    assert klaus(TINY_MODEL, "-o", long, "--layout", "a76-fp32").returncode == 0
+    long.unlink()
+    done = klaus(out, "-o", out)
     assert done.returncode == 0
-    assert not has_layouts(out)
+    assert f"{sum(said['layouts'].values())} sections in kernels' layouts are left out" in done.stderr
+    assert carried(out).sections == 0
     assert [path.name for path in tmp_path.iterdir()] == ["tiny.klaus"]

@@ -540,8 +540,14 @@ class Libc:
             return self._fail(error.errno or errno.EIO)
 
     def c_fstat(self, descriptor: int, result: int) -> int:
+        return self._stat(signed(descriptor, 32), result)
+
+    def c_stat(self, path: int, result: int) -> int:
+        return self._stat(self._path(path), result)
+
+    def _stat(self, place: int | Path, result: int) -> int:
         try:
-            facts = os.fstat(signed(descriptor, 32))
+            facts = place.stat() if isinstance(place, Path) else os.fstat(place)
         except OSError as error:
             return self._fail(error.errno or errno.EIO)
         # struct stat of <sys/stat.h> with 64-bit inodes: mode at 4, inode at 8, size at 96; 144 bytes
@@ -550,6 +556,14 @@ class Libc:
         struct.pack_into("<iHHQ", raw, 0, facts.st_dev & 0x7FFFFFFF, mode, 1, facts.st_ino)
         struct.pack_into("<q", raw, 96, facts.st_size)
         self.machine.write(result, bytes(raw))
+        return 0
+
+    def c_fchmod(self, descriptor: int, mode: int) -> int:
+        os.fchmod(signed(descriptor, 32), mode & 0o777)
+        return 0
+
+    def c_fsync(self, descriptor: int) -> int:
+        os.fsync(signed(descriptor, 32))
         return 0
 
     def c_mkdir(self, path: int, mode: int) -> int:

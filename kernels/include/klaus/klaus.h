@@ -96,8 +96,9 @@ klaus_status klaus_open(const char *path, klaus_model **model, klaus_error *erro
 klaus_status klaus_open_memory(const void *bytes, size_t size, klaus_model **model, klaus_error *error);
 void klaus_close(klaus_model *model);
 /* Reads every byte: SHA-256, the finiteness of all numbers, and packed weights against the canonical ones. Slow;
- * opening does not do it. */
-klaus_status klaus_verify(const klaus_model *model, klaus_error *error);
+ * opening does not do it. `unchecked` (may be NULL): how many sections of packed weights are in layouts that no kernel
+ * of this CPU makes, so that they could not be compared (and no session here uses them). */
+klaus_status klaus_verify(const klaus_model *model, int32_t *unchecked, klaus_error *error);
 
 klaus_status klaus_describe(const klaus_model *model, klaus_description *description);
 klaus_status klaus_describe_layer(const klaus_model *model, int32_t layer, klaus_layer_description *description);
