@@ -154,6 +154,14 @@ static void read_line(void *user, const char *line) {
     *(size_t *)user += strlen(line);
 }
 
+static int32_t add_bytes(void *user, const void *bytes, size_t size) {
+    const unsigned char *each = bytes;
+    for (size_t i = 0; i < size; i++) {
+        *(size_t *)user += each[i];
+    }
+    return 0;
+}
+
 static int cheap(const klaus_model *model, const klaus_description *net) {
     uint64_t multiplies = 0;
     uint64_t values = (uint64_t)net->rows * (uint64_t)net->cols * (uint64_t)net->channels;
@@ -212,6 +220,7 @@ static int run_model(const klaus_model *model, const klaus_description *net) {
         klaus_classify(session, &picture, net->patches, 1, probabilities, NULL, &error);
         klaus_class best[5];
         klaus_top(probabilities, net->outputs, best, 5);
+        klaus_write_packed(session, add_bytes, &lines, NULL, &error);
         free(input);
         free(probabilities);
         klaus_session_close(session);
