@@ -47,12 +47,14 @@ class Weights:
     values: conv (outputs, kernel rows, kernel cols, inputs of a group), full connect (outputs, inputs in HWC order);
     float32 or float16 without a codebook, uint8 indices with one. scale: (outputs,) float32 or None = all ones;
     kept apart from the weights because folding it in ruins codebooks. bias: (outputs,) float32.
+    correction: (outputs,) float32 or None = all zeros; added to the bias in int8 arithmetic alone (calibrate.py).
     """
 
     values: F32 | npt.NDArray[np.float16] | U8
     bias: F32
     scale: F32 | None = None
     codebook: Codebook | None = None
+    correction: F32 | None = None
 
     def stored(self) -> F32:
         """Weights before the scale, as float32."""

@@ -264,7 +264,7 @@ def _check_weights(weights: Weights, what: str) -> None:
             raise InputError(f"{what} has codebook indices of type {values.dtype}; uint8 is needed")
         if int(values.max()) >= len(entries):
             raise InputError(f"{what} has codebook index {int(values.max())}, but {len(entries)} entries")
-    for array, name in ((weights.bias, "bias"), (weights.scale, "scale")):
+    for array, name in ((weights.bias, "bias"), (weights.scale, "scale"), (weights.correction, "correction")):
         if array is None:
             continue
         if array.dtype != np.float32 or array.shape != values.shape[:1]:

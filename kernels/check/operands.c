@@ -121,7 +121,8 @@ static bool make_weights(klaus_operands *o, klaus_random *random, klaus_place pl
                           place) ||
         !klaus_block_make(&o->codebook, s->codebook_entries * entry_bytes, entry_bytes, place) ||
         !klaus_block_make(&o->scale, s->has_scale ? rows * 4 : 0, 4, place) ||
-        !klaus_block_make(&o->bias, rows * 4, 4, place))
+        !klaus_block_make(&o->bias, rows * 4, 4, place) ||
+        !klaus_block_make(&o->correction, s->in_dtype == KLAUS_I8 ? rows * 4 : 0, 4, place))
         return false;
     if (dtype == KLAUS_F32)
         fill_floats(random, KLAUS_VALUES_ORDINARY, (float *)(void *)o->values.bytes, rows * row);
@@ -143,11 +144,14 @@ static bool make_weights(klaus_operands *o, klaus_random *random, klaus_place pl
     if (s->has_scale)
         fill_floats(random, KLAUS_VALUES_ORDINARY, (float *)(void *)o->scale.bytes, rows);
     fill_floats(random, KLAUS_VALUES_ORDINARY, (float *)(void *)o->bias.bytes, rows);
+    if (s->in_dtype == KLAUS_I8)
+        fill_floats(random, KLAUS_VALUES_ORDINARY, (float *)(void *)o->correction.bytes, rows);
     o->weights.values = o->values.bytes;
     o->weights.row_bytes = row_bytes;
     o->weights.codebook = s->codebook_dtype != 0 ? o->codebook.bytes : NULL;
     o->weights.scale = s->has_scale ? (const float *)(const void *)o->scale.bytes : NULL;
     o->weights.bias = (const float *)(const void *)o->bias.bytes;
+    o->weights.correction = s->in_dtype == KLAUS_I8 ? (const float *)(const void *)o->correction.bytes : NULL;
     return true;
 }
 
@@ -201,6 +205,7 @@ void klaus_operands_free(klaus_operands *o) {
     klaus_block_free(&o->codebook);
     klaus_block_free(&o->scale);
     klaus_block_free(&o->bias);
+    klaus_block_free(&o->correction);
     free(o->expected);
     free(o->terms);
 }
@@ -307,6 +312,8 @@ bool klaus_operands_expect(klaus_operands *o, klaus_check_rule rule) {
         if (number_bytes[i] != 0)
             make_absolute(to[i], number_bytes[i]);
     }
+    memset(&absolute.correction, 0, sizeof absolute.correction); /* the caller's: this oracle is float32's */
+    absolute.weights.correction = NULL;
     memset(absolute.input, 0, sizeof absolute.input);
     for (int32_t n = 0; n < KLAUS_MAX_INPUTS; n++)
         absolute.input[n].bytes = o->input[n].bytes;

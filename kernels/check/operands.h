@@ -17,7 +17,7 @@ typedef enum klaus_values {
 
 typedef struct klaus_operands {
     klaus_shape shape;
-    klaus_block input[KLAUS_MAX_INPUTS], values, codebook, scale, bias;
+    klaus_block input[KLAUS_MAX_INPUTS], values, codebook, scale, bias, correction;
     klaus_weights weights;
     /* Ordinary memory, out_count each. Of int8 results `expected` holds the integers themselves. */
     float *expected, *terms;

@@ -208,6 +208,11 @@ static klaus_status find_weights(klaus_model *model, const klaus_section_index *
             exact_section(model, index, KLAUS_SECTION_SCALE, "scales", layer, KLAUS_F32, outputs * 4, &found, error);
         data->weights.scale = found;
     }
+    if (status == KLAUS_OK && klaus_sections_find(index, KLAUS_SECTION_CORRECTION, layer) != NULL) {
+        status = exact_section(model, index, KLAUS_SECTION_CORRECTION, "corrections for int8", layer, KLAUS_F32,
+                               outputs * 4, &found, error);
+        data->weights.correction = found;
+    }
     return status;
 }
 
@@ -218,7 +223,7 @@ static klaus_status check_unweighted(const klaus_model *model, const klaus_secti
         return refuse_layer(model, layer, error, "its weights' data type", facts->weight_dtype,
                             "0 for an operation without weights");
     }
-    for (uint32_t kind = KLAUS_SECTION_WEIGHTS; kind <= KLAUS_SECTION_PACKED; kind++) {
+    for (uint32_t kind = KLAUS_SECTION_WEIGHTS; kind <= KLAUS_SECTION_CORRECTION; kind++) {
         if (kind != KLAUS_SECTION_RANGES && klaus_sections_find(index, kind, layer) != NULL) {
             return refuse_layer(model, layer, error, "a section of kind", kind, "absent: the operation has no weights");
         }

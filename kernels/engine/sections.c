@@ -6,12 +6,13 @@
 
 #include "engine/fail.h"
 
-#define KIND_COUNT (KLAUS_SECTION_PACKED + 1)
+#define KIND_COUNT (KLAUS_SECTION_CORRECTION + 1)
 
 static const char MAGIC[8] = {'K', 'L', 'A', 'U', 'S', 'P', 'M', 0x1a};
 
 static bool is_layer_kind(uint32_t kind) {
-    return (kind >= KLAUS_SECTION_WEIGHTS && kind <= KLAUS_SECTION_BIAS) || kind == KLAUS_SECTION_PACKED;
+    return (kind >= KLAUS_SECTION_WEIGHTS && kind <= KLAUS_SECTION_BIAS) || kind == KLAUS_SECTION_PACKED ||
+           kind == KLAUS_SECTION_CORRECTION;
 }
 
 /* Bytes of one number; 0 for what is no array of numbers of that kind. */
@@ -24,6 +25,7 @@ static bool dtype_fits(uint32_t kind, uint32_t dtype) {
     case KLAUS_SECTION_MEAN:
     case KLAUS_SECTION_SCALE:
     case KLAUS_SECTION_BIAS:
+    case KLAUS_SECTION_CORRECTION:
         return dtype == KLAUS_F32;
     case KLAUS_SECTION_PACKED:
         return dtype <= KLAUS_I8;
@@ -100,7 +102,7 @@ static klaus_status check_section(const klaus_model *model, const struct klaus_s
     const uint64_t size = model->mapping.size;
     const uint64_t table_end =
         sizeof(struct klaus_file_header) + (uint64_t)model->section_count * sizeof(struct klaus_section);
-    if (section->kind < KLAUS_SECTION_NETWORK || section->kind > KLAUS_SECTION_PACKED) {
+    if (section->kind < KLAUS_SECTION_NETWORK || section->kind > KLAUS_SECTION_CORRECTION) {
         return klaus_fail(error, KLAUS_E_INPUT, "a section of the unknown kind %" PRIu32, section->kind);
     }
     if (is_layer_kind(section->kind) ? section->layer < 0 || section->layer >= model->layer_count

@@ -86,6 +86,9 @@ static klaus_status check_layer_numbers(const klaus_model *model, int32_t layer,
     if (status == KLAUS_OK && data->weights.scale != NULL) {
         status = check_finite(data->weights.scale, KLAUS_F32, outputs, layer, "scales", error);
     }
+    if (status == KLAUS_OK && data->weights.correction != NULL) {
+        status = check_finite(data->weights.correction, KLAUS_F32, outputs, layer, "corrections for int8", error);
+    }
     return status;
 }
 

@@ -64,7 +64,8 @@ float klaus_int8_multiplier(const klaus_shape *shape, const klaus_weights *weigh
 }
 
 float klaus_int8_offset(const klaus_shape *shape, const klaus_weights *weights, int64_t row) {
-    return shape->out_dtype == KLAUS_I8 ? weights->bias[row] / shape->out_quantization.scale : weights->bias[row];
+    const float bias = weights->correction != NULL ? weights->bias[row] + weights->correction[row] : weights->bias[row];
+    return shape->out_dtype == KLAUS_I8 ? bias / shape->out_quantization.scale : bias;
 }
 
 void klaus_int8_limits(const klaus_shape *shape, int32_t *low, int32_t *high) {

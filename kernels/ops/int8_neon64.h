@@ -41,12 +41,15 @@ static inline void klaus_int8_head(const klaus_call *call, int64_t first, int32_
     const bool int8 = call->shape->out_dtype == KLAUS_I8;
     const float32x4_t in = vdupq_n_f32(call->shape->in_quantization[0].scale);
     const float32x4_t out = vdupq_n_f32(call->shape->out_quantization.scale);
-    const float *scale = call->weights->scale, *bias = call->weights->bias;
+    const float *scale = call->weights->scale, *bias = call->weights->bias, *correction = call->weights->correction;
     int32_t c = 0;
     for (; c + 4 <= count; c += 4) { /* klaus_int8_multiplier() and klaus_int8_offset(), four at a time */
         const float32x4_t own = scale != NULL ? vld1q_f32(scale + first + c) : vdupq_n_f32(1);
         const float32x4_t factor = vmulq_f32(vmulq_f32(in, vld1q_f32(steps + c)), own);
-        const float32x4_t start = vld1q_f32(bias + first + c);
+        float32x4_t start = vld1q_f32(bias + first + c);
+        if (correction != NULL) {
+            start = vaddq_f32(start, vld1q_f32(correction + first + c));
+        }
         vst1q_f32(multiplier + c, int8 ? vdivq_f32(factor, out) : factor);
         vst1q_f32(offset + c, int8 ? vdivq_f32(start, out) : start);
     }

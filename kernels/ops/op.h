@@ -50,9 +50,10 @@ typedef struct klaus_shape {
 typedef struct klaus_weights {
     const void *values; /* out_channels rows of row_bytes */
     size_t row_bytes;
-    const void *codebook; /* NULL for float weights */
-    const float *scale;   /* out_channels, or NULL = all ones */
-    const float *bias;    /* out_channels, never NULL */
+    const void *codebook;    /* NULL for float weights */
+    const float *scale;      /* out_channels, or NULL = all ones */
+    const float *bias;       /* out_channels, never NULL */
+    const float *correction; /* out_channels, or NULL = all zeros: added to bias in int8 arithmetic alone */
 } klaus_weights;
 
 typedef struct klaus_call {

@@ -335,4 +335,6 @@ def _weights(packed: _Packed, number: int, row: Any, shape: tuple[int, ...]) -> 
         if int(values.max()) >= row.codebook_entries:
             raise packed.bad(f"layer {number} has index {values.max()} in a codebook of {row.codebook_entries} entries")
     scale = packed.floats("SCALE", outputs, number) if ("SCALE", number) in packed.sections else None
-    return Weights(values.reshape(shape), packed.floats("BIAS", outputs, number), scale, book)
+    bias = packed.floats("BIAS", outputs, number)
+    correction = packed.floats("CORRECTION", outputs, number) if ("CORRECTION", number) in packed.sections else None
+    return Weights(values.reshape(shape), bias, scale, book, correction)

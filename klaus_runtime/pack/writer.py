@@ -259,6 +259,8 @@ def _weight_sections(number: int, weights: Weights) -> Iterator[_Section]:
     if weights.scale is not None:
         yield _Section("SCALE", weights.scale, number, "F32")
     yield _Section("BIAS", weights.bias, number, "F32")
+    if weights.correction is not None:
+        yield _Section("CORRECTION", weights.correction, number, "F32")
 
 
 def _range_fields(item: Range | None) -> dict[str, object]:

@@ -7,7 +7,7 @@ import json
 import math
 import sqlite3
 from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, fields
+from dataclasses import MISSING, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -36,6 +36,7 @@ from klaus_runtime.model import (
 from klaus_runtime.package import stream
 from klaus_runtime.package.tables import (
     CLASSIC,
+    CORRECTIONS,
     EXTENDED,
     EXTENDED_SCHEMA,
     KINDS,
@@ -63,6 +64,7 @@ def read_package(path: Path) -> Model:
         else:
             weights = {n: _read_weights(db, path, n, row) for n, row in enumerate(rows) if _has_weights(row, n)}
             mean = _read_mean(db) if isinstance(formation, dict) and formation.get("kind") == "ccv" else None
+        weights = _corrected(db, weights)
         layers = tuple(_read_layer(number, row, weights.get(number)) for number, row in enumerate(rows))
         ranges = (_range(row["range"], f"layer {number}") for number, row in enumerate(rows))
         model = Model(
@@ -329,6 +331,27 @@ def _read_stream(
         raise InputError(f"{stream_path(path, 0).name} is the picture of another package: write it anew")
     weights, found = stream.decode(parts, data, mean)
     return dict(zip(numbers, weights, strict=True)), found if mean[0] else None
+
+
+def _corrected(db: sqlite3.Connection, weights: Mapping[int, Weights]) -> dict[int, Weights]:
+    """The weights by layer with the corrections that klaus_correction holds."""
+    result = dict(weights)
+    if not has_table(db, CORRECTIONS):
+        return result
+    query = f"SELECT layer, correction FROM {CORRECTIONS} ORDER BY layer LIMIT {shapes.MAX_LAYERS + 1}"  # noqa: S608
+    for number, blob in db.execute(query):
+        if number not in result:
+            raise InputError(f"klaus_correction has a row for layer {number!r:.40}, which has no weights")
+        outputs = len(result[number].bias)
+        what = f"layer {number}: its correction"
+        if isinstance(blob, bytes) and len(blob) == outputs:
+            halves = np.frombuffer(blob, np.uint8).astype(np.uint16) << 8
+            correction: F32 = halves.view(np.float16).astype(np.float32)
+        else:
+            form = "<f2" if isinstance(blob, bytes) and len(blob) == 2 * outputs else "<f4"
+            correction = _floats(blob, what, outputs, form).astype(np.float32, copy=False)
+        result[number] = replace(result[number], correction=correction)
+    return result
 
 
 def _read_part(row: Mapping[str, Any], what: str) -> stream.Part:

@@ -45,6 +45,9 @@ SCHEMA = {
     ),
     "klaus_label": "class INTEGER PRIMARY KEY, id TEXT, name TEXT",
 }
+# Only where a model has some: klaus_layer's columns stay what every package has.
+CORRECTIONS = "klaus_correction"
+CORRECTIONS_SCHEMA = {CORRECTIONS: "layer INTEGER PRIMARY KEY, correction BLOB"}
 EXTENDED_SCHEMA = SCHEMA | {
     "klaus_layer": (
         "layer INTEGER PRIMARY KEY, name TEXT, kind TEXT, inputs TEXT, settings TEXT, weight_shape TEXT, "

@@ -18,6 +18,7 @@ from klaus_runtime import ccv_tables, files, png, shapes
 from klaus_runtime.deflate import Effort
 from klaus_runtime.errors import InputError
 from klaus_runtime.model import (
+    F32,
     CcvFormation,
     Convolution,
     CropFormation,
@@ -33,6 +34,8 @@ from klaus_runtime.model import (
 from klaus_runtime.package import stream
 from klaus_runtime.package.tables import (
     CLASSIC,
+    CORRECTIONS,
+    CORRECTIONS_SCHEMA,
     EXTENDED,
     EXTENDED_SCHEMA,
     KIND_NAMES,
@@ -137,6 +140,7 @@ def _write_extended(model: Model, path: Path, effort: Effort) -> tuple[Path, ...
             for number, layer in enumerate(model.layers):
                 own = _part_columns(parts[numbers.index(number)]) if number in numbers else {}
                 _write_layer(db, model, number, _given(_settings(layer), layer), own)
+            _write_corrections(db, model)
         ccv_tables.shrink(database)
     return targets
 
@@ -188,6 +192,24 @@ def _write_tables(db: sqlite3.Connection, model: Model) -> None:
         if isinstance(layer, Convolution | FullConnect):
             own = _write_weights(db, number, layer.weights)
         _write_layer(db, model, number, _settings(layer), own)
+    _write_corrections(db, model)
+
+
+def _write_corrections(db: sqlite3.Connection, model: Model) -> None:
+    found = {number: layer.weights.correction for number, layer in ccv_tables.weighted(model)}
+    if any(correction is not None for correction in found.values()):
+        _create(db, CORRECTIONS_SCHEMA)
+    for number, correction in found.items():
+        if correction is not None:
+            ccv_tables.insert(db, CORRECTIONS, layer=number, correction=_fewest_bytes(correction))
+
+
+def _fewest_bytes(numbers: F32) -> bytes:
+    """float32, or where they are as exact so binary16, or the upper byte of each binary16."""
+    if stream.bytes_of(numbers) == stream.FLOAT:
+        return numbers.astype("<f4").tobytes()
+    halves = numbers.astype(np.float16).view(np.uint16)
+    return halves.astype("<u2").tobytes() if (halves & 0xFF).any() else (halves >> 8).astype(np.uint8).tobytes()
 
 
 def _create(db: sqlite3.Connection, schema: Mapping[str, str]) -> None:

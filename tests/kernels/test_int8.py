@@ -12,7 +12,7 @@ import pytest
 from klaus_runtime import images, pack
 from klaus_runtime.calibrate import calibrate
 from klaus_runtime.errors import SetupError
-from klaus_runtime.model import F32, Model
+from klaus_runtime.model import F32, Convolution, FullConnect, Model
 from klaus_runtime.reference import NumpyEngine
 from klaus_runtime.registry import load_model
 from tests.kernels import nets
@@ -31,9 +31,9 @@ def arm(request: pytest.FixtureRequest, arm_build: Build) -> Klaus:
     return runner(emulated(arm_build.program, "linux-aarch64", request.param))
 
 
-def logits(klaus: Klaus, model: Path, given: Path, *options: object) -> F32:
+def logits(klaus: Klaus, model: Path, given: Path, *options: object, precision: str = "int8") -> F32:
     path = given.with_suffix(".logits")
-    words = ("--model", model, "--input", given, "--precision", "int8", "--runs", 1, "--warmup", 0, "--logits", path)
+    words = ("--model", model, "--input", given, "--precision", precision, "--runs", 1, "--warmup", 0, "--logits", path)
     klaus("bench", *words, *options)
     return np.fromfile(path, "<f4")
 
@@ -58,6 +58,26 @@ def test_integers_are_the_same_on_every_cpu(klaus: Klaus, arm: Klaus, tmp_path: 
     steps = arm("info", "--plan", "--model", path, "--precision", "int8").of("step")
     assert {word for step in steps for word in step["dtypes"] if step["op"] != "cast"} == {"i8", "f32"}
     assert [step["dtypes"] for step in steps if step["op"] == "full_connect"][-1] == ["i8", "f32"]
+
+
+def test_corrections_are_for_int8_alone(klaus: Klaus, arm: Klaus, tmp_path: Path) -> None:
+    """A correction is added to the bias in int8, to the bit on every CPU; float32 does not see it."""
+    plain = ranged(nets.exact_in_int8())
+    given, random = tmp_path / "input.f32", np.random.default_rng(6)
+    random.normal(0, 1, plain.input_shape).astype("<f4").tofile(given)
+    layers = []
+    for layer in plain.layers:
+        if isinstance(layer, Convolution | FullConnect):
+            drawn = random.normal(0, 0.1, len(layer.weights.bias)).astype(np.float32)
+            layer = replace(layer, weights=replace(layer.weights, correction=drawn))  # noqa: PLW2901
+        layers.append(layer)
+    both = (plain, replace(plain, layers=tuple(layers)))
+    first, second = (pack.pack(net, tmp_path / f"{number}.klaus") for number, net in enumerate(both))
+    for program in (klaus, arm):
+        for precision in ("fp32", "int8"):
+            without, corrected = (logits(program, path, given, precision=precision) for path in (first, second))
+            assert np.array_equal(without, corrected) == (precision == "fp32")
+    np.testing.assert_array_equal(logits(klaus, second, given), logits(arm, second, given))
 
 
 def tensor_of(path: Path, model: Model) -> F32:

@@ -83,6 +83,12 @@ SECTIONS = [
     (section("LABELS", kind=5), "has the data type 0"),
     (section("SCALE", 0, kind=8, layer=2), "two sections of kind 8"),
     (section("BIAS", 0, kind=11, layout=7), "its biases is missing"),
+    (lambda i: i.add("CORRECTION", bytes(28), 0, dtype=1), "its corrections for int8 fill 28 bytes"),
+    (lambda i: i.add("CORRECTION", bytes(32), 0, dtype=2), "has the data type 2"),
+    (lambda i: i.add("CORRECTION", bytes(32), 0, layout=1, dtype=1), "has the layout 1"),
+    (lambda i: i.add("CORRECTION", bytes(32), 3, dtype=1), "a section of kind is 12"),
+    (lambda i: i.add("CORRECTION", bytes(32), dtype=1), "belongs to layer -1"),
+    (lambda i: [i.add("CORRECTION", bytes(32), 0, dtype=1) for _ in "ab"], "two sections of kind 12 for layer 0"),
     (section("WEIGHTS", 9, kind=11, layout=7), "its weights is missing"),
     (section("SCALE", 0, layer=3), "absent: the operation has no weights"),
 ]
@@ -206,6 +212,10 @@ RANGES = [
     (lambda i: i.add("RANGES", bytes(32)), "the activation ranges have 32 bytes instead of"),
 ]
 LATE: list[tuple[Change, str]] = [  # what only `verify` sees
+    (
+        lambda i: i.add("CORRECTION", np.array([0, np.inf, 0, 0, 0, 0, 0, 0], "<f4").tobytes(), 0, dtype=1),
+        "number 1 of its corrections for int8 is not finite",
+    ),
     (lambda i: i.put("BIAS", np.float32(np.nan).tobytes(), 0), "number 0 of its biases is not finite"),
     (lambda i: i.put("SCALE", np.float32(np.inf).tobytes(), 0), "number 0 of its scales is not finite"),
     (lambda i: i.put("WEIGHTS", np.array([0, np.nan], "<f4").tobytes(), 0), "number 1 of its weights is not finite"),

@@ -78,6 +78,28 @@ def test_a_bias_that_half_precision_cannot_hold_is_kept(tmp_path: Path) -> None:
     assert_same(read_package(write_package(changed, tmp_path).path), changed)
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("UPDATE klaus_correction SET correction = x'0001' WHERE layer = 0", "6 numbers of 4 bytes are needed"),
+        ("UPDATE klaus_correction SET correction = NULL WHERE layer = 1", "its correction has nothing"),
+        ("UPDATE klaus_correction SET correction = x'7c7c7c7c7c7c' WHERE layer = 0", "infinite or not a number"),
+        ("UPDATE klaus_correction SET layer = 2 WHERE layer = 1", "layer 2, which has no weights"),
+    ],
+)
+def test_corrections_that_cannot_be(made: Package, change: str, message: str, tmp_path: Path) -> None:
+    for file in made.files:
+        shutil.copy(file, tmp_path)
+    path = tmp_path / made.path.name
+    with sqlite3.connect(path) as db:
+        sizes = [len(blob) for (blob,) in db.execute("SELECT correction FROM klaus_correction ORDER BY layer")]
+        assert sizes == [6, 24, 14]  # a byte, four and two a number
+        db.execute(change)
+    db.close()
+    with pytest.raises(InputError, match=message):
+        read_package(path)
+
+
 def test_two_writes_are_the_same_bytes(made: Package, tmp_path: Path) -> None:
     again = write_package(everything(), tmp_path)
     assert [path.read_bytes() for path in again.files] == [path.read_bytes() for path in made.files]

@@ -41,18 +41,24 @@ def everything() -> Model:
     def indices(entries: int, *shape: int) -> Any:
         return draw.integers(0, entries, shape).astype(np.uint8)
 
+    # Numbers that a byte holds exactly, that two do, and that only float32 does.
+    byte, two, four = (np.arange(7, dtype=np.float32) / np.float32(divisor) for divisor in (4, 256 / 257, 10))
     half = floats(5).astype(np.float16)
     layers = (
         Convolution(
             "first ✓",
             (NETWORK_INPUT,),
             Window(3, 2, 2, 1, (1, 0, 1, 1)),
-            Weights(indices(5, 6, 3, 2, 3), floats(6), floats(6), Codebook(half)),
+            Weights(indices(5, 6, 3, 2, 3), floats(6), floats(6), Codebook(half), byte[:6]),
             1,
             Activation.RELU6,
         ),
         Convolution(
-            "depthwise", (0,), Window(3, 3, 1, 1, (1, 1, 1, 1)), Weights(floats(6, 3, 3, 1), floats(6), floats(6)), 6
+            "depthwise",
+            (0,),
+            Window(3, 3, 1, 1, (1, 1, 1, 1)),
+            Weights(floats(6, 3, 3, 1), floats(6), floats(6), correction=four[:6]),
+            6,
         ),
         Add("add", (0, 1), Activation.RELU),
         Slice("slice", (2,), 2, 3),
@@ -62,7 +68,11 @@ def everything() -> Model:
         Pool("average", (6,), Window(3, 3, 2, 2, (1, 1, 1, 1)), "average"),
         Activate("relu", (7,), Activation.RELU),
         FullConnect("full", (8,), Weights(floats(11, 12 * 3 * 5).astype(np.float16), floats(11)), Activation.RELU),
-        FullConnect("two bits", (9,), Weights(indices(3, 7, 11), floats(7), None, Codebook(floats(3)))),
+        FullConnect(
+            "two bits",
+            (9,),
+            Weights(indices(3, 7, 11), floats(7), None, Codebook(floats(3)), two),
+        ),
         GlobalPool("global", (10,)),
         Softmax("softmax", (11,)),
     )

@@ -29,7 +29,9 @@ enum klaus_section_kind {
     KLAUS_SECTION_SCALE = 8,    /* float32[output channels] of a layer: effective weight = stored weight * scale */
     KLAUS_SECTION_BIAS = 9,     /* float32[output channels] of a layer */
     KLAUS_SECTION_RANGES = 10,  /* struct klaus_range[1 + layer_count]: network input first, 0 or 1 times */
-    KLAUS_SECTION_PACKED = 11   /* a layer's weights in the layout that a kernel's pack() made, keyed by layout id */
+    KLAUS_SECTION_PACKED = 11,  /* a layer's weights in the layout that a kernel's pack() made, keyed by layout id */
+    KLAUS_SECTION_CORRECTION =
+        12 /* float32[output channels] of a layer, 0 or 1 times: added to its biases in int8 arithmetic alone */
 };
 
 enum klaus_dtype {
