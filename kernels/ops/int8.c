@@ -15,7 +15,7 @@ static float step_of(float largest) {
 
 float klaus_int8_weight_step(const klaus_shape *shape, const klaus_weights *weights, int64_t row) {
     float largest = 0;
-    if (shape->codebook_dtype != 0) {
+    if (shape->codebook_dtype != 0 && shape->op == KLAUS_OP_FULL_CONNECT) {
         for (uint32_t i = 0; i < shape->codebook_entries; i++)
             largest = fmaxf(largest, fabsf(klaus_codebook_entry(shape, weights, i)));
         return step_of(largest);
