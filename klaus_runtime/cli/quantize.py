@@ -34,7 +34,7 @@ def register(commands: Commands) -> None:
     add_effort(sub)
 
     sub = commands.add(
-        "calibrate", _calibrate, "Measure activation ranges for int8 arithmetic and write them into the package."
+        "calibrate", _calibrate, "Measure ranges and corrections for int8 arithmetic and write them into the package."
     )
     sub.add_argument("--images", required=True, type=Path, metavar="DIR", help="unlabelled photos, some hundred")
     text = "folder of the package (default: SOURCE itself is written anew)"
@@ -89,4 +89,4 @@ def _calibrate(options: argparse.Namespace) -> None:
     for title, item in zip(("input", *(layer.name for layer in model.layers)), model.ranges, strict=True):
         if item is not None:
             say(f"{title}  {item.low:.6g} to {item.high:.6g}")
-    say(f"{made.path}: ranges of {len(photos)} photos, by {options.method}")
+    say(f"{made.path}: ranges and corrections of {len(photos)} photos, by {options.method}")

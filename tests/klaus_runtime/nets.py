@@ -79,6 +79,24 @@ def everything(seed: int = 0) -> Model:
     return network(layers, (20, 24, 3), CropFormation(4, (127, 120, 110), (1 / 128, 1 / 64, 1 / 32), "bgr"))
 
 
+def coarse() -> Model:
+    """A net whose outputs have one large weight each and many that int8 rounds to 0, though together they count."""
+    rng = np.random.default_rng(2)
+
+    def uneven(*shape: int) -> Weights:
+        values = rng.uniform(0.001, 0.003, shape).astype(np.float32)
+        values.reshape(shape[0], -1)[:, 0] = 1
+        return Weights(values, rng.uniform(-0.2, 0, shape[0]).astype(np.float32))
+
+    relu6 = Activation.RELU6
+    layers: list[Layer] = [
+        Convolution("stem", (-1,), Window(3, 3, 2, 2), uneven(8, 3, 3, 3), 1, relu6),
+        Convolution("wide", (0,), Window(3, 3, 1, 1), uneven(8, 3, 3, 8), 1, relu6),
+        FullConnect("full", (1,), uneven(5, 5 * 7 * 8)),
+    ]
+    return network(layers, (16, 20, 3), CropFormation(4, (0, 0, 0), (1 / 64, 1 / 64, 1 / 64), "rgb"))
+
+
 def ccv_like(rows: int = 17, cols: int = 17) -> Model:
     """A small net that cuts patches."""
     rng = np.random.default_rng(1)

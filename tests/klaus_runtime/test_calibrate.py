@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from klaus_runtime import calibrate, images
+from klaus_runtime import calibrate, images, int8
 from klaus_runtime.cli import main
 from klaus_runtime.errors import InputError
-from klaus_runtime.evaluate import FastEngine
-from klaus_runtime.model import Range
+from klaus_runtime.evaluate import FastEngine, prepare
+from klaus_runtime.model import Convolution, FullConnect, Range
 from klaus_runtime.package import read_package, write_package
 
 from . import nets
@@ -47,6 +48,51 @@ def test_ranges_hold_every_value_and_no_more(photos: list[Path]) -> None:
         assert outer is not None
         assert outer.low <= inner.low <= inner.high <= outer.high
         assert inner.method == "percentile"
+
+
+def test_every_layer_with_weights_gets_corrections_of_a_byte(photos: list[Path]) -> None:
+    model = nets.everything()
+    found = calibrate.calibrate(model, photos)
+    for before, after in zip(model.layers, found.layers, strict=True):
+        if not isinstance(after, Convolution | FullConnect):
+            assert before is after
+            continue
+        correction = after.weights.correction
+        assert correction is not None
+        assert correction.any()
+        assert not (correction.astype(np.float16).view(np.uint16) & 0xFF).any()
+        assert_same(replace(after, weights=replace(after.weights, correction=None)), before)
+    again = calibrate.calibrate(found, photos)
+    assert_same(again, found)
+
+
+def test_corrections_restore_the_means_that_rounding_shifts(photos: list[Path]) -> None:
+    """Weights too small for int8 beside large ones are lost to it; what they gave on average comes back."""
+    model = nets.coarse()
+    found = calibrate.calibrate(model, photos)
+    layers = list(zip(model.layers, found.layers, strict=True))
+    tensors = np.stack([images.form(model, images.read_picture(photo)) for photo in photos])
+    means, grids = [], int8.grids(found)
+    for corrected in (False, True):
+        exact, rounded = tensors, grids[0].widen(grids[0].round(tensors)) if grids[0] else tensors
+        for (before, after), grid in zip(layers, grids[1:], strict=True):
+            assert isinstance(before, Convolution | FullConnect)
+            assert isinstance(after, Convolution | FullConnect)
+            assert after.weights.correction is not None
+            bias = before.weights.bias + corrected * after.weights.correction
+            exact = prepare(before)([exact])
+            rounded = prepare(int8.rounded_layer(before, bias, before.activation))([rounded])
+            rounded = grid.widen(grid.round(rounded)) if grid else rounded
+        means.append(np.abs((exact - rounded).mean(axis=0)).max())
+    assert means[1] < 0.2 * means[0]
+
+
+def test_few_bits_stay_within_an_eighth() -> None:
+    values = np.concatenate([np.geomspace(1e-4, 1e6, 500), [0, -0.3, -7, 57344]]).astype(np.float32)
+    rounded = calibrate._few_bits(values)
+    held = np.clip(values, -57344, 57344)
+    assert (np.abs(rounded - held) <= np.abs(held) / 8).all()
+    assert np.array_equal(calibrate._few_bits(rounded), rounded)
 
 
 def test_refusals(photos: list[Path]) -> None:
