@@ -15,6 +15,8 @@ import numpy as np
 
 from device_tests.errors import ProgramError
 from device_tests.program_records import StepRecord
+from klaus_runtime import int8
+from klaus_runtime.int8 import Grid
 from klaus_runtime.model import (
     F32,
     Activate,
@@ -33,22 +35,16 @@ from klaus_runtime.reference import activate, apply_layer
 Given = Mapping[int, F32] | Sequence[F32]  # outputs by the number of their layer
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Quantization:
-    """What an int8 number stands for: scale * (number - zero)."""
+def numbers(grid: Grid, values: F32) -> F32:
+    """The nearest int8 numbers less the grid's zero, as kernels/ops/cast does it: by the step's inverse."""
+    nearest = np.clip(np.rint(values * (np.float32(1) / grid.scale)) + np.float32(grid.zero), -128, 127)
+    result: F32 = (nearest - np.float32(grid.zero)).astype(np.float32)
+    return result
 
-    scale: np.float32
-    zero: np.float32
 
-    def numbers(self, values: F32) -> F32:
-        """The nearest int8 numbers less their zero, as kernels/ops/cast does it."""
-        numbers = np.clip(np.rint(values * (np.float32(1) / self.scale)) + self.zero, -128, 127)
-        result: F32 = (numbers - self.zero).astype(np.float32)
-        return result
-
-    def rounded(self, values: F32) -> F32:
-        """The nearest values that int8 numbers stand for."""
-        return self.numbers(values) * self.scale
+def rounded(grid: Grid, values: F32) -> F32:
+    """The nearest values that int8 numbers stand for."""
+    return numbers(grid, values) * grid.scale
 
 
 class Planned:
@@ -64,18 +60,13 @@ class Planned:
         if any(number not in known for step in self.steps for number in step.layers):
             raise ProgramError(f"the plan of {model.name} has layers that the model has not")
 
-    def quantization(self, layer: int) -> Quantization:
+    def quantization(self, layer: int) -> Grid:
         """Of a layer's output, -1: of the model's input; as kernels/engine takes it from the range."""
         while layer >= 0 and _only_chooses(self._model.layers[layer]):
             layer = self._model.layers[layer].inputs[0]
-        assert self._model.ranges is not None
         measured = self._model.ranges[layer + 1]
         assert measured is not None
-        low, high = np.float32(min(measured.low, 0.0)), np.float32(max(measured.high, 0.0))
-        scale = (high - low) / np.float32(255)
-        if not scale > np.float32(1e-30):
-            return Quantization(np.float32(1), np.float32(0))
-        return Quantization(scale, np.float32(np.clip(np.rint(np.float32(-128) - low / scale), -128, 127)))
+        return int8.grid(measured)
 
     def reach(self, layer: int) -> float:
         """The largest magnitude in a layer's range."""
@@ -94,25 +85,28 @@ class Planned:
             if number in inside:
                 return inside[number]
             values = tensor if number < 0 else given[number]
-            return self.quantization(number).rounded(values) if taken == "i8" else values
+            return rounded(self.quantization(number), values) if taken == "i8" else values
 
         for number in step.layers:
             layer = self._model.layers[number]
             inside[number] = apply_layer(layer, [read(before) for before in layer.inputs])
-        return self.quantization(last).rounded(inside[last]) if gives == "i8" else inside[last]
+        return rounded(self.quantization(last), inside[last]) if gives == "i8" else inside[last]
 
     def _exact(self, step: StepRecord, layer: Convolution | FullConnect, tensor: F32, given: Given) -> F32:
         """A convolution or full connect on int8 numbers, with the addition and the activation that follow."""
-        numbers, steps = _numbers(layer.weights)
+        integers, steps = int8.integer_weights(layer)
         (source,) = layer.inputs
         taken = self.quantization(source)
-        inputs = taken.numbers(tensor if source < 0 else given[source])
-        bare = Weights(numbers, np.zeros_like(layer.weights.bias))
+        inputs = numbers(taken, tensor if source < 0 else given[source])
+        bare = Weights(integers, np.zeros_like(layer.weights.bias))
         sums = apply_layer(dataclasses.replace(layer, weights=bare, activation=Activation.LINEAR), [inputs])
         rounds = step.dtypes[1] == "i8"
-        target = self.quantization(step.layers[-1]) if rounds else Quantization(np.float32(1), np.float32(0))
+        target = self.quantization(step.layers[-1]) if rounds else Grid(np.float32(1), 0)
         scale = np.float32(1) if layer.weights.scale is None else layer.weights.scale
-        values = _multiply_add(sums, taken.scale * steps * scale / target.scale, layer.weights.bias / target.scale)
+        bias = layer.weights.bias
+        if layer.weights.correction is not None:
+            bias = bias + layer.weights.correction
+        values = _multiply_add(sums, taken.scale * steps * scale / target.scale, bias / target.scale)
         activation = layer.activation
         for before, number in pairwise(step.layers):
             follows = self._model.layers[number]
@@ -121,7 +115,7 @@ class Planned:
             if isinstance(follows, Add):
                 (other,) = [read for read in follows.inputs if read != before]
                 addend = self.quantization(other)
-                more = addend.numbers(tensor if other < 0 else given[other])
+                more = numbers(addend, tensor if other < 0 else given[other])
                 if rounds:
                     values = _multiply_add(more, addend.scale / target.scale, values)
                 else:
@@ -151,15 +145,3 @@ def _multiply_add(values: F32, factor: F32 | np.float32, start: F32) -> F32:
     """values * factor + start, rounded once: products of float32 are exact in float64."""
     result: F32 = (values.astype(np.float64) * factor + start).astype(np.float32)
     return result
-
-
-def _numbers(weights: Weights) -> tuple[F32, F32]:
-    """Weights as int8 numbers, and what one of them is worth: by the largest of the codebook, or of each output."""
-    stored = weights.stored()
-    if weights.codebook is not None:
-        largest = np.abs(weights.codebook.values.astype(np.float32)).max(keepdims=True)
-    else:
-        largest = np.abs(stored.reshape(len(stored), -1)).max(axis=1)
-    steps = np.where(largest > 0, largest / np.float32(127), np.float32(1)).astype(np.float32)
-    numbers = np.rint(stored / steps.reshape((-1,) + (1,) * (stored.ndim - 1)))
-    return np.clip(numbers, -127, 127).astype(np.float32), steps

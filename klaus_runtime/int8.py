@@ -89,8 +89,8 @@ def grids(model: Model) -> list[Grid | None]:
     return result
 
 
-def rounded_weights(layer: Convolution | FullConnect) -> F32:
-    """Effective weights (of the layer's shape) whose stored weights are rounded to int8."""
+def integer_weights(layer: Convolution | FullConnect) -> tuple[F32, F32]:
+    """Stored weights as int8 numbers (of the layer's shape, float32), and the step of each output's (outputs,)."""
     weights = layer.weights
     stored = weights.stored()
     rows = stored.reshape(len(stored), -1)
@@ -98,9 +98,16 @@ def rounded_weights(layer: Convolution | FullConnect) -> F32:
         largest = np.full(len(rows), np.abs(weights.codebook.values.astype(np.float32)).max())
     else:
         largest = np.abs(rows).max(axis=1)
-    steps = np.where(largest > 0, largest / np.float32(127), np.float32(1)).astype(np.float32)[:, None]
-    scale = steps if weights.scale is None else steps * weights.scale[:, None]
-    result: F32 = (np.clip(np.rint(rows / steps), -127, 127).astype(np.float32) * scale).reshape(stored.shape)
+    steps = np.where(largest > 0, largest / np.float32(127), np.float32(1)).astype(np.float32)
+    numbers: F32 = np.clip(np.rint(rows / steps[:, None]), -127, 127).astype(np.float32).reshape(stored.shape)
+    return numbers, steps
+
+
+def rounded_weights(layer: Convolution | FullConnect) -> F32:
+    """Effective weights (of the layer's shape) whose stored weights are rounded to int8."""
+    numbers, steps = integer_weights(layer)
+    scale = steps if layer.weights.scale is None else steps * layer.weights.scale
+    result: F32 = numbers * scale.reshape((-1,) + (1,) * (numbers.ndim - 1))
     return result
 
 
