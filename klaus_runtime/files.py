@@ -26,7 +26,7 @@ def staged(targets: Sequence[Path]) -> Iterator[tuple[Path, ...]]:
     folder = targets[0].parent
     for target in targets:
         if not target.name or target.is_dir():
-            raise InputError(f"{target}: is a folder: name the file to be written")
+            raise InputError(f"{target}: cannot be written (it is a folder): name a file")
     if any(target.parent != folder for target in targets):
         raise ValueError("targets of one staging must share a folder")
     try:

@@ -133,7 +133,7 @@ def test_the_command(arm_build: Build, tmp_path: Path) -> None:
             refused = klaus(TINY_MODEL, "-o", folder, *more)
             assert (refused.returncode, refused.stderr) == (
                 2,
-                f"klaus: {folder}: is a folder: name the file to be written\n",
+                f"klaus: {folder}: cannot be written (it is a folder): name a file\n",
             )
     long = tmp_path / ("x" * 240 + ".klaus")
     assert klaus(TINY_MODEL, "-o", long, "--layout", "a76-fp32").returncode == 0
