@@ -1,6 +1,5 @@
 /* Layers -> steps: which kernel does what, which layers go together, where each output stands in memory. */
 #include <inttypes.h>
-#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -8,62 +7,30 @@
 #include "engine/bands.h"
 #include "engine/fail.h"
 #include "engine/packed.h"
-#include "engine/session.h"
+#include "engine/plan.h"
 #include "ops/shape.h"
 
 /* ---- steps ---- */
 
-#define DTYPES 3 /* of activations */
-
-/* What holds a layer's output so far: for each dtype the step that makes it, or NOWHERE. */
-#define NOWHERE (-2)
-typedef struct tensor {
-    int32_t step[DTYPES];
-} tensor;
-
-typedef struct planner {
-    klaus_session *session;
-    const klaus_model *model;
-    klaus_steps *steps;
-    klaus_extent *extents; /* [1 + layers of the plan]: the plan's input first */
-    tensor *tensors;       /* likewise */
-    int32_t *uses;         /* [layers]: how many layers of the plan read it */
-    int32_t *reader;       /* [layers]: the last that reads it */
-    bool *done;            /* [layers]: part of a step already */
-    int32_t room;          /* steps that there is memory for */
-} planner;
-
-static klaus_extent *extent_of(const planner *plan, int32_t layer) {
-    return &plan->extents[layer - plan->steps->request.first + 1];
-}
-
-static tensor *tensor_of(const planner *plan, int32_t layer) {
-    return &plan->tensors[layer - plan->steps->request.first + 1];
-}
-
-/* The input of a plan that starts behind layer 0 is the output of the layer before it. */
-static int32_t plan_input(const planner *plan) {
-    return plan->steps->request.first - 1;
-}
-
-static klaus_status measure_layers(planner *plan, klaus_error *error) {
+static klaus_status measure_layers(klaus_planner *plan, klaus_error *error) {
     const int32_t first = plan->steps->request.first;
     for (int32_t layer = first; layer < plan->steps->request.stop; layer++) {
         const struct klaus_layer *facts = &plan->model->layers[layer];
         klaus_extent inputs[KLAUS_MAX_INPUTS] = {{0, 0, 0}};
         for (int32_t i = 0; i < facts->input_count; i++) {
             const int32_t input = facts->inputs[i];
-            if (input < plan_input(plan)) {
+            if (input < klaus_plan_input(plan)) {
                 return klaus_fail(error, KLAUS_E_INTERNAL, "layer %d reads layer %d from outside its plan", layer,
                                   input);
             }
-            inputs[i] = *extent_of(plan, input);
+            inputs[i] = *klaus_plan_extent(plan, input);
             if (input >= first) {
                 plan->uses[input - first]++;
                 plan->reader[input - first] = layer;
             }
         }
-        const klaus_status status = klaus_layer_extent(plan->model, layer, inputs, extent_of(plan, layer), error);
+        const klaus_status status =
+            klaus_layer_extent(plan->model, layer, inputs, klaus_plan_extent(plan, layer), error);
         if (status != KLAUS_OK) {
             return status;
         }
@@ -83,7 +50,7 @@ static void add_layer(klaus_step *step, int32_t layer) {
 }
 
 /* Extends a step by the addition and the activation that follow it, where nothing else reads what lies between. */
-static void absorb(const planner *plan, klaus_step *step, int32_t *layers) {
+static void absorb(const klaus_planner *plan, klaus_step *step, int32_t *layers) {
     const int32_t first = plan->steps->request.first;
     while (step->layer_count < 3 && step->shape.activation == KLAUS_LINEAR && plan->uses[step->last - first] == 1) {
         const int32_t reader = plan->reader[step->last - first];
@@ -103,40 +70,7 @@ static void absorb(const planner *plan, klaus_step *step, int32_t *layers) {
     }
 }
 
-/* ---- dtypes ----
- *
- * Activations are of the session's precision wherever a kernel takes them so; an op without such a kernel runs in
- * float32, between casts. A plan's input and output are float32. */
-
-static const uint32_t dtype_of[DTYPES] = {KLAUS_F32, KLAUS_F16, KLAUS_I8};
-
-static int32_t dtype_index(uint32_t dtype) {
-    return dtype == KLAUS_I8 ? 2 : dtype == KLAUS_F16 ? 1 : 0;
-}
-
-static uint32_t wanted_dtype(const klaus_session *session) {
-    return dtype_of[session->options.precision == KLAUS_INT8 ? 2 : session->options.precision == KLAUS_FP16 ? 1 : 0];
-}
-
-/* Scale and zero of a layer's output as int8, of the range it had while calibrating; 0 is a number of its own. */
-static klaus_quantization quantization_of(const planner *plan, int32_t layer) {
-    const klaus_model *model = plan->model;
-    while (layer >= 0 && (model->layers[layer].op == KLAUS_OP_MAX_POOL || model->layers[layer].op == KLAUS_OP_SLICE)) {
-        layer = model->layers[layer].inputs[0]; /* some of its input's numbers: nothing to round anew */
-    }
-    const struct klaus_range *range = &model->ranges[layer + 1];
-    const float low = range->low < 0 ? range->low : 0;
-    const float high = range->high > 0 ? range->high : 0;
-    const float scale = (high - low) / 255;
-    if (!(scale > 1e-30f)) {
-        return (klaus_quantization){1, 0};
-    }
-    const float zero = rintf(-128 - low / scale);
-    return (klaus_quantization){scale, zero < -128 ? -128 : zero > 127 ? 127 : (int32_t)zero};
-}
-
-/* Takes the next step's place; NULL with an error where there is none. */
-static klaus_step *next_step(planner *plan, klaus_error *error) {
+klaus_step *klaus_plan_next(klaus_planner *plan, klaus_error *error) {
     klaus_steps *steps = plan->steps;
     if (steps->step_count == plan->room) {
         klaus_step *grown = realloc(steps->steps, 2 * (size_t)plan->room * sizeof(*grown));
@@ -151,102 +85,21 @@ static klaus_step *next_step(planner *plan, klaus_error *error) {
     return &steps->steps[steps->step_count];
 }
 
-static void size_step(const planner *plan, klaus_step *step) {
+void klaus_plan_size(const klaus_planner *plan, klaus_step *step) {
     step->packed_bytes = step->variant->packed_bytes(&step->shape);
     step->scratch_bytes = step->variant->scratch_bytes(&step->shape, klaus_pool_threads(plan->session->pool));
     step->output_bytes = (uint64_t)klaus_shape_output_count(&step->shape) * klaus_dtype_bytes(step->shape.out_dtype);
 }
 
-/* Makes sure that a layer's output (or the plan's input) exists in `dtype`: by a cast, where it does not. */
-static klaus_status need_tensor(planner *plan, int32_t layer, uint32_t dtype, int32_t *found, klaus_error *error) {
-    tensor *held = tensor_of(plan, layer);
-    int32_t *place = &held->step[dtype_index(dtype)];
-    if (*place != NOWHERE) {
-        *found = *place;
-        return KLAUS_OK;
-    }
-    int32_t from = dtype_index(KLAUS_F32);
-    for (int32_t i = 0; held->step[from] == NOWHERE && i < DTYPES; i++) {
-        from = i;
-    }
-    if (dtype_of[from] != KLAUS_F32 && dtype != KLAUS_F32) {
-        return klaus_fail(error, KLAUS_E_INTERNAL, "layer %d: half and int8 activations meet in one plan", layer);
-    }
-    klaus_step *step = next_step(plan, error);
-    if (step == NULL) {
-        return KLAUS_E_MEMORY;
-    }
-    const klaus_extent *extent = extent_of(plan, layer);
-    const int32_t batch = plan->steps->request.batch;
-    *step = (klaus_step){.first = layer, .last = layer, .input_count = 1, .inputs = {held->step[from]}};
-    step->shape = (klaus_shape){.op = KLAUS_OP_CAST,
-                                .batch = batch,
-                                .in_rows = extent->rows,
-                                .in_cols = extent->cols,
-                                .in_channels = extent->channels,
-                                .out_rows = extent->rows,
-                                .out_cols = extent->cols,
-                                .out_channels = extent->channels,
-                                .input_count = 1,
-                                .in_dtype = dtype_of[from],
-                                .out_dtype = dtype};
-    if (plan->session->options.precision == KLAUS_INT8) {
-        step->shape.in_quantization[0] = step->shape.out_quantization = quantization_of(plan, layer);
-    }
-    step->variant = klaus_dispatch_choose(&step->shape, &plan->session->dispatch);
-    if (step->variant == NULL) {
-        return klaus_fail(error, KLAUS_E_INTERNAL, "layer %d: no cast in this build; see `klaus-run check --list`",
-                          layer);
-    }
-    size_step(plan, step);
-    *found = *place = plan->steps->step_count++;
-    return KLAUS_OK;
-}
-
-/* Whether a kernel does the step on activations of these dtypes; then it is chosen. */
-static bool try_dtypes(const planner *plan, klaus_step *step, const int32_t *layers, uint32_t in, uint32_t out) {
-    step->shape.in_dtype = in;
-    step->shape.out_dtype = out;
-    if (in == KLAUS_I8 || out == KLAUS_I8) {
-        for (int32_t i = 0; i < step->input_count; i++) {
-            step->shape.in_quantization[i] = quantization_of(plan, layers[i]);
-        }
-        step->shape.out_quantization = quantization_of(plan, step->last);
-    }
-    step->variant = klaus_dispatch_choose(&step->shape, &plan->session->dispatch);
-    /* A reference in half or int8 is slower than float32's NEON: it is for where there is no NEON, or asked for. */
-    const bool slow = in != out || in != KLAUS_F32;
-    const bool better = klaus_cpu_has(klaus_cpu_here(), KLAUS_ISA_NEON) && plan->session->options.isa != KLAUS_ISA_REF;
-    if (step->variant != NULL && slow && better && step->variant->isa == KLAUS_ISA_REF) {
-        step->variant = NULL;
-    }
-    return step->variant != NULL;
-}
-
-/* The kernel for a step, in the session's precision if one can; `layers` are those that the step reads. */
-static bool choose_kernel(const planner *plan, klaus_step *step, const int32_t *layers) {
-    const uint32_t wanted = wanted_dtype(plan->session);
-    if (wanted != KLAUS_F32) {
-        const bool from_caller = step->input_count == 1 && layers[0] == plan_input(plan);
-        const bool to_caller = step->last == plan->steps->request.stop - 1;
-        if ((to_caller && try_dtypes(plan, step, layers, wanted, KLAUS_F32)) ||
-            (from_caller && try_dtypes(plan, step, layers, KLAUS_F32, wanted)) ||
-            try_dtypes(plan, step, layers, wanted, wanted)) {
-            return true;
-        }
-    }
-    return try_dtypes(plan, step, layers, KLAUS_F32, KLAUS_F32);
-}
-
-static klaus_status choose(planner *plan, klaus_step *step, int32_t *layers, klaus_error *error) {
+static klaus_status choose(klaus_planner *plan, klaus_step *step, int32_t *layers, klaus_error *error) {
     const klaus_session *session = plan->session;
     const klaus_step alone = *step;
     if (session->options.fused) {
         absorb(plan, step, layers);
     }
-    if (!choose_kernel(plan, step, layers) && step->layer_count > 1) {
+    if (!klaus_plan_kernel(plan, step, layers) && step->layer_count > 1) {
         *step = alone;
-        choose_kernel(plan, step, layers);
+        klaus_plan_kernel(plan, step, layers);
     }
     if (step->variant == NULL) {
         const struct klaus_layer *facts = &plan->model->layers[step->first];
@@ -254,12 +107,12 @@ static klaus_status choose(planner *plan, klaus_step *step, int32_t *layers, kla
                           "layer %d (%s, %s): no kernel of this build does it; see `klaus-run check --list`",
                           step->first, (const char *)facts->name, klaus_op_name(facts->op));
     }
-    size_step(plan, step);
+    klaus_plan_size(plan, step);
     return KLAUS_OK;
 }
 
 /* The step that begins with `layer`, behind the casts that it needs. */
-static klaus_status make_step(planner *plan, int32_t layer, klaus_error *error) {
+static klaus_status make_step(klaus_planner *plan, int32_t layer, klaus_error *error) {
     klaus_steps *steps = plan->steps;
     const int32_t first = steps->request.first;
     const struct klaus_layer *facts = &plan->model->layers[layer];
@@ -268,16 +121,16 @@ static klaus_status make_step(planner *plan, int32_t layer, klaus_error *error) 
     klaus_step made = {.first = layer, .input_count = facts->input_count};
     for (int32_t i = 0; i < facts->input_count; i++) {
         layers[i] = facts->inputs[i];
-        inputs[i] = *extent_of(plan, facts->inputs[i]);
+        inputs[i] = *klaus_plan_extent(plan, facts->inputs[i]);
     }
     add_layer(&made, layer);
-    klaus_layer_shape(plan->model, layer, inputs, extent_of(plan, layer), steps->request.batch, &made.shape);
+    klaus_layer_shape(plan->model, layer, inputs, klaus_plan_extent(plan, layer), steps->request.batch, &made.shape);
     klaus_status status = choose(plan, &made, layers, error);
     for (int32_t i = 0; i < made.input_count && status == KLAUS_OK; i++) {
         const uint32_t dtype = klaus_shape_input_dtype(&made.shape, i);
-        status = need_tensor(plan, layers[i], dtype, &made.inputs[i], error);
+        status = klaus_plan_need(plan, layers[i], dtype, &made.inputs[i], error);
     }
-    klaus_step *step = status == KLAUS_OK ? next_step(plan, error) : NULL;
+    klaus_step *step = status == KLAUS_OK ? klaus_plan_next(plan, error) : NULL;
     if (step == NULL) {
         return status == KLAUS_OK ? KLAUS_E_MEMORY : status;
     }
@@ -285,12 +138,12 @@ static klaus_status make_step(planner *plan, int32_t layer, klaus_error *error) 
     for (int32_t i = 0; i < step->layer_count; i++) {
         plan->done[step->layers[i] - first] = true;
     }
-    tensor_of(plan, step->last)->step[dtype_index(step->shape.out_dtype)] = steps->step_count++;
+    klaus_plan_tensor(plan, step->last)->step[klaus_plan_dtype_index(step->shape.out_dtype)] = steps->step_count++;
     return KLAUS_OK;
 }
 
 /* Counts layers whose output leads nowhere as done: fused plans leave them out. */
-static void leave_out(planner *plan) {
+static void leave_out(klaus_planner *plan) {
     const int32_t first = plan->steps->request.first;
     const int32_t last = plan->steps->request.stop - 1;
     for (int32_t layer = first; layer < last; layer++) {
@@ -306,7 +159,7 @@ static void leave_out(planner *plan) {
     }
 }
 
-static klaus_status make_steps(planner *plan, klaus_error *error) {
+static klaus_status make_steps(klaus_planner *plan, klaus_error *error) {
     const klaus_plan_request *request = &plan->steps->request;
     if (plan->session->options.fused) {
         leave_out(plan);
@@ -320,7 +173,7 @@ static klaus_status make_steps(planner *plan, klaus_error *error) {
     /* The caller gets the last step's output, so it must be the last layer's in float32. */
     const int32_t last = request->stop - 1;
     int32_t found = 0;
-    klaus_status status = need_tensor(plan, last, KLAUS_F32, &found, error);
+    klaus_status status = klaus_plan_need(plan, last, KLAUS_F32, &found, error);
     if (status == KLAUS_OK && found != plan->steps->step_count - 1) {
         status = klaus_fail(error, KLAUS_E_INTERNAL, "layer %d is not the last one computed", last);
     }
@@ -347,7 +200,7 @@ static int32_t in_place_of(const klaus_steps *steps, const klaus_lifetime *lives
     return KLAUS_PLAN_NONE;
 }
 
-static klaus_status plan_memory(planner *plan, klaus_error *error) {
+static klaus_status plan_memory(klaus_planner *plan, klaus_error *error) {
     klaus_steps *steps = plan->steps;
     const size_t count = (size_t)steps->step_count;
     klaus_lifetime *lives = calloc(count, sizeof(*lives));
@@ -418,7 +271,7 @@ static klaus_status plan_memory(planner *plan, klaus_error *error) {
     return status;
 }
 
-static klaus_status pack_all(planner *plan, klaus_error *error) {
+static klaus_status pack_all(klaus_planner *plan, klaus_error *error) {
     klaus_steps *steps = plan->steps;
     for (int32_t s = 0; s < steps->step_count; s++) {
         klaus_step *step = &steps->steps[s];
@@ -440,7 +293,7 @@ void klaus_steps_free(klaus_steps *steps) {
 klaus_status klaus_steps_make(klaus_session *session, const klaus_plan_request *request, klaus_steps **made,
                               klaus_error *error) {
     const size_t layers = (size_t)(request->stop - request->first);
-    planner plan = {.session = session, .model = session->model};
+    klaus_planner plan = {.session = session, .model = session->model};
     *made = NULL;
     plan.steps = calloc(1, sizeof(*plan.steps));
     plan.extents = calloc(layers + 1, sizeof(*plan.extents));
@@ -459,11 +312,11 @@ klaus_status klaus_steps_make(klaus_session *session, const klaus_plan_request *
     }
     if (status == KLAUS_OK) {
         for (size_t i = 0; i <= layers; i++) {
-            for (int32_t dtype = 0; dtype < DTYPES; dtype++) {
-                plan.tensors[i].step[dtype] = NOWHERE;
+            for (int32_t dtype = 0; dtype < KLAUS_PLAN_DTYPES; dtype++) {
+                plan.tensors[i].step[dtype] = KLAUS_PLAN_NOWHERE;
             }
         }
-        plan.tensors[0].step[dtype_index(KLAUS_F32)] = KLAUS_PLAN_INPUT;
+        plan.tensors[0].step[klaus_plan_dtype_index(KLAUS_F32)] = KLAUS_PLAN_INPUT;
         plan.steps->request = *request;
         plan.extents[0] = request->input;
         status = measure_layers(&plan, error);
@@ -494,7 +347,7 @@ klaus_status klaus_steps_make(klaus_session *session, const klaus_plan_request *
 
 /* ---- shown ---- */
 
-static const char *const dtype_words[DTYPES] = {"f32", "f16", "i8"};
+static const char *const dtype_words[KLAUS_PLAN_DTYPES] = {"f32", "f16", "i8"};
 
 klaus_status klaus_plan(const klaus_session *session, klaus_text_sink sink, void *user) {
     const klaus_steps *steps = session->whole;
@@ -513,9 +366,9 @@ klaus_status klaus_plan(const klaus_session *session, klaus_text_sink sink, void
                  ",\"packed_in_file\":%s,\"scratch_bytes\":%" PRIu64 ",\"output_bytes\":%" PRIu64
                  ",\"output_offset\":%" PRIu64 ",\"in_place\":%s,\"band_rows\":%d,\"held_rows\":%d}",
                  s, layers, klaus_op_name(step->shape.op), step->variant->name, klaus_isa_name(step->variant->isa),
-                 dtype_words[dtype_index(step->shape.in_dtype)], dtype_words[dtype_index(step->shape.out_dtype)],
-                 step->variant->layout, step->shape.out_rows, step->shape.out_cols, step->shape.out_channels,
-                 step->packed_bytes,
+                 dtype_words[klaus_plan_dtype_index(step->shape.in_dtype)],
+                 dtype_words[klaus_plan_dtype_index(step->shape.out_dtype)], step->variant->layout,
+                 step->shape.out_rows, step->shape.out_cols, step->shape.out_channels, step->packed_bytes,
                  step->packed != NULL && (const uint8_t *)step->packed >= session->model->mapping.bytes &&
                          (const uint8_t *)step->packed < session->model->mapping.bytes + session->model->mapping.size
                      ? "true"
