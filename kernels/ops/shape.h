@@ -79,6 +79,11 @@ static inline bool klaus_shape_in_place(const klaus_shape *shape, int32_t index)
            shape->op == KLAUS_OP_SOFTMAX || (shape->op == KLAUS_OP_CONV && index == 1);
 }
 
+/* What parts of scratch memory and of packed weights begin at multiples of. */
+static inline uint64_t klaus_aligned(uint64_t bytes) {
+    return (bytes + KLAUS_ALIGNMENT - 1) / KLAUS_ALIGNMENT * KLAUS_ALIGNMENT;
+}
+
 /* For variants that need neither packed weights nor scratch. */
 uint64_t klaus_no_packed_bytes(const klaus_shape *shape);
 uint64_t klaus_no_scratch_bytes(const klaus_shape *shape, int32_t parts);

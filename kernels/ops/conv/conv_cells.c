@@ -32,7 +32,7 @@ klaus_conv_cells klaus_conv_cells_of(const klaus_shape *s) {
             g.rows = rows;
             g.cols = cols;
             g.top = g.left = 0;
-            g.copy_bytes = klaus_conv_aligned((uint64_t)(rows * cols * s->in_channels) * sizeof(float));
+            g.copy_bytes = klaus_aligned((uint64_t)(rows * cols * s->in_channels) * sizeof(float));
         }
     }
     return g;

@@ -26,8 +26,4 @@ void klaus_conv_pad(const klaus_call *call, const klaus_conv_cells *cells, int32
 void klaus_conv_point(const klaus_shape *shape, const klaus_conv_cells *cells, const float *input, const float *zeros,
                       int64_t pixel, int32_t count, const float **pointers);
 
-static inline uint64_t klaus_conv_aligned(uint64_t bytes) {
-    return (bytes + KLAUS_ALIGNMENT - 1) / KLAUS_ALIGNMENT * KLAUS_ALIGNMENT;
-}
-
 #endif

@@ -11,8 +11,8 @@
 #define CHUNK_TILES 8
 /* Bytes of scratch a part: zeros, pointers. */
 static uint64_t part_bytes(const klaus_shape *s, const klaus_conv_cells *cells, int32_t tile_rows) {
-    return klaus_conv_aligned((uint64_t)s->in_channels * sizeof(float)) +
-           klaus_conv_aligned((uint64_t)cells->taps * (uint64_t)(CHUNK_TILES * tile_rows) * sizeof(float *));
+    return klaus_aligned((uint64_t)s->in_channels * sizeof(float)) +
+           klaus_aligned((uint64_t)cells->taps * (uint64_t)(CHUNK_TILES * tile_rows) * sizeof(float *));
 }
 
 bool klaus_conv_gemm_can(const klaus_shape *shape) {
@@ -70,7 +70,7 @@ void klaus_conv_gemm_run(const klaus_call *call, int32_t phase, int32_t part, in
     uint8_t *own = (uint8_t *)call->scratch + (size_t)(g.copy_bytes + (uint64_t)part * part_bytes(s, &g, kernel->rows));
     float *zeros = (float *)(void *)own;
     const float **pointers =
-        (const float **)(void *)(own + (size_t)klaus_conv_aligned((uint64_t)s->in_channels * sizeof(float)));
+        (const float **)(void *)(own + (size_t)klaus_aligned((uint64_t)s->in_channels * sizeof(float)));
     const float *input = g.padded ? call->scratch : call->input[0];
     const float *addend = s->has_addend ? call->input[1] : NULL;
     memset(zeros, 0, (size_t)s->in_channels * sizeof(float));

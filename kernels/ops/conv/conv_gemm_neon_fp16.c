@@ -28,10 +28,6 @@ typedef struct geometry {
     uint64_t sums_bytes;
 } geometry;
 
-static uint64_t aligned(uint64_t bytes) {
-    return (bytes + KLAUS_ALIGNMENT - 1) / KLAUS_ALIGNMENT * KLAUS_ALIGNMENT;
-}
-
 static bool is_joined(const klaus_shape *s) {
     return s->groups == 1 && s->in_channels < JOIN_CHANNELS && s->kernel_cols > 1;
 }
@@ -56,18 +52,19 @@ static geometry geometry_of(const klaus_shape *s) {
         g.window_step = ((size_t)g.depth + 7) / 8 * 8;
         g.rows = (int64_t)(s->out_rows - 1) * s->stride_rows + s->kernel_rows;
         g.cols = (int64_t)(s->out_cols - 1) * s->stride_cols + s->kernel_cols;
-        g.shared_bytes = aligned((uint64_t)(g.rows * g.cols * s->in_channels + 8) * 2); /* rows are read by eights */
+        g.shared_bytes =
+            klaus_aligned((uint64_t)(g.rows * g.cols * s->in_channels + 8) * 2); /* rows are read by eights */
     }
     const bool matrix = g.direct || g.joined; /* rows lie at equal distances */
     const int64_t tile_bytes = 2 * ROWS * (g.joined ? (int64_t)g.window_step : g.channels);
     g.tiles = matrix ? CHUNK_BYTES / tile_bytes + 1 : CHUNK_TILES;
-    g.sums_bytes = aligned(klaus_gemm_f16_sums_bytes(matrix ? (int32_t)g.tiles : 1, g.taps, g.depth));
+    g.sums_bytes = klaus_aligned(klaus_gemm_f16_sums_bytes(matrix ? (int32_t)g.tiles : 1, g.taps, g.depth));
     g.part_bytes = g.sums_bytes;
     if (g.joined)
-        g.part_bytes += aligned((uint64_t)g.tiles * (uint64_t)tile_bytes + 16);
+        g.part_bytes += klaus_aligned((uint64_t)g.tiles * (uint64_t)tile_bytes + 16);
     else if (!g.direct)
-        g.part_bytes += aligned((uint64_t)s->in_channels * 2) +
-                        aligned((uint64_t)g.taps * (CHUNK_TILES * ROWS) * sizeof(uint16_t *));
+        g.part_bytes += klaus_aligned((uint64_t)s->in_channels * 2) +
+                        klaus_aligned((uint64_t)g.taps * (CHUNK_TILES * ROWS) * sizeof(uint16_t *));
     return g;
 }
 
@@ -196,7 +193,7 @@ void klaus_conv_gemm_f16_run(const klaus_call *call, int32_t phase, int32_t part
     uint8_t *own = (uint8_t *)call->scratch + (size_t)(g.shared_bytes + (uint64_t)part * g.part_bytes);
     uint16_t *more = (uint16_t *)(void *)(own + (size_t)g.sums_bytes); /* zeros and pointers, or windows */
     const uint16_t **pointers =
-        (const uint16_t **)(void *)((uint8_t *)more + (size_t)aligned((uint64_t)s->in_channels * 2));
+        (const uint16_t **)(void *)((uint8_t *)more + (size_t)klaus_aligned((uint64_t)s->in_channels * 2));
     const bool pointed = !g.direct && !g.joined;
     if (pointed)
         memset(more, 0, (size_t)s->in_channels * 2);

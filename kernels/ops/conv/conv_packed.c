@@ -82,13 +82,13 @@ static part_scratch scratch_of(const klaus_shape *s, const klaus_conv_cells *cel
     tiles = tiles > far ? (far > 0 ? far : 1) : tiles;
     tiles = tiles > all ? all : tiles;
     part_scratch at = {.tiles = (int64_t)tiles};
-    at.pointers = klaus_conv_aligned((uint64_t)s->in_channels * sizeof(float));
-    at.rows = at.pointers + klaus_conv_aligned((uint64_t)cells->taps * rows * sizeof(float *));
-    at.edge = at.rows + (cells->depth % 4 != 0 ? klaus_conv_aligned(tile_bytes) : 0);
+    at.pointers = klaus_aligned((uint64_t)s->in_channels * sizeof(float));
+    at.rows = at.pointers + klaus_aligned((uint64_t)cells->taps * rows * sizeof(float *));
+    at.edge = at.rows + (cells->depth % 4 != 0 ? klaus_aligned(tile_bytes) : 0);
     at.inputs = at.edge;
     if (cells->group_filters % 4 != 0)
-        at.inputs += klaus_conv_aligned(2 * tiles * rows * (uint64_t)kernel->width * sizeof(float));
-    at.bytes = at.inputs + klaus_conv_aligned(tiles * tile_bytes);
+        at.inputs += klaus_aligned(2 * tiles * rows * (uint64_t)kernel->width * sizeof(float));
+    at.bytes = at.inputs + klaus_aligned(tiles * tile_bytes);
     return at;
 }
 

@@ -82,7 +82,7 @@ static void pack(const klaus_shape *s, const klaus_weights *weights, void *packe
 
 static uint64_t part_bytes(const geometry *g) {
     const uint64_t bytes = sizeof(head) + (uint64_t)(g->in_rows * g->cols) * BLOCK;
-    return (bytes + KLAUS_ALIGNMENT - 1) / KLAUS_ALIGNMENT * KLAUS_ALIGNMENT;
+    return klaus_aligned(bytes);
 }
 
 static uint64_t scratch_bytes(const klaus_shape *s, int32_t parts) {

@@ -97,7 +97,7 @@ static uint64_t cells_bytes(const geometry *g) {
 
 static uint64_t part_bytes(const geometry *g) {
     const uint64_t bytes = sizeof(head) + cells_bytes(g) + (uint64_t)(g->in_rows * g->quads) * QUAD;
-    return (bytes + KLAUS_ALIGNMENT - 1) / KLAUS_ALIGNMENT * KLAUS_ALIGNMENT;
+    return klaus_aligned(bytes);
 }
 
 static uint64_t scratch_bytes(const klaus_shape *s, int32_t parts) {

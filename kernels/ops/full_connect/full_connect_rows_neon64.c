@@ -142,13 +142,9 @@ static int64_t tens_of(const klaus_shape *s) {
     return (s->batch + ROWS - 1) / ROWS;
 }
 
-static uint64_t aligned(uint64_t bytes) {
-    return (bytes + KLAUS_ALIGNMENT - 1) / KLAUS_ALIGNMENT * KLAUS_ALIGNMENT;
-}
-
 /* All rows, turned. */
 static uint64_t turned_bytes(const klaus_shape *s) {
-    return aligned((uint64_t)tens_of(s) * (uint64_t)klaus_shape_inputs_per_row(s) * ROWS * sizeof(float));
+    return klaus_aligned((uint64_t)tens_of(s) * (uint64_t)klaus_shape_inputs_per_row(s) * ROWS * sizeof(float));
 }
 
 /* The sums of all panels for one ten. */

@@ -8,10 +8,6 @@
 #define BLOCK 256 /* inputs that are decoded at once */
 #define MOST_WIDTH 32
 
-static uint64_t aligned(uint64_t bytes) {
-    return (bytes + KLAUS_ALIGNMENT - 1) / KLAUS_ALIGNMENT * KLAUS_ALIGNMENT;
-}
-
 /* A part's scratch memory: where its pieces begin, in bytes. */
 typedef struct part_scratch {
     uint64_t inputs;  /* const float *[batch] */
@@ -23,9 +19,9 @@ typedef struct part_scratch {
 static part_scratch scratch_of(const klaus_shape *s, int32_t panel_width) {
     const uint64_t batch = (uint64_t)klaus_at_least_one(s->batch), width = (uint64_t)panel_width;
     part_scratch scratch = {0};
-    scratch.sums = aligned(batch * sizeof(float *));
-    scratch.weights = scratch.sums + aligned(batch * width * sizeof(float));
-    scratch.bytes = scratch.weights + aligned(BLOCK * width * sizeof(float));
+    scratch.sums = klaus_aligned(batch * sizeof(float *));
+    scratch.weights = scratch.sums + klaus_aligned(batch * width * sizeof(float));
+    scratch.bytes = scratch.weights + klaus_aligned(BLOCK * width * sizeof(float));
     return scratch;
 }
 

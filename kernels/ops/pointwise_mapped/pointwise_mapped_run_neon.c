@@ -35,7 +35,7 @@ static int64_t panels_of(const klaus_shape *s, int32_t panel_width) {
 
 static uint64_t part_bytes(const klaus_shape *s, int32_t panel_width) {
     const uint64_t bytes = (uint64_t)(panels_of(s, panel_width) * panel_floats(s, panel_width)) * sizeof(float);
-    return (bytes + KLAUS_ALIGNMENT - 1) / KLAUS_ALIGNMENT * KLAUS_ALIGNMENT;
+    return klaus_aligned(bytes);
 }
 
 uint64_t klaus_pointwise_mapped_scratch_bytes(const klaus_shape *shape, int32_t parts, int32_t panel_width) {

@@ -277,12 +277,8 @@ __attribute__((noinline)) static void finish(const target *to, const float *sums
 
 /* ---- the work ---- */
 
-static uint64_t aligned(uint64_t bytes) {
-    return (bytes + KLAUS_ALIGNMENT - 1) / KLAUS_ALIGNMENT * KLAUS_ALIGNMENT;
-}
-
 static uint64_t inputs_bytes(const klaus_shape *s, const klaus_winograd_f16 *w) {
-    return aligned((uint64_t)((int64_t)s->groups * w->blocks * w->depth) * TILES * 2);
+    return klaus_aligned((uint64_t)((int64_t)s->groups * w->blocks * w->depth) * TILES * 2);
 }
 
 #define SUMS_BYTES (POSITIONS * TILES * WIDTH * sizeof(float))

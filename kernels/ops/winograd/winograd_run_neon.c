@@ -7,26 +7,23 @@
 #define MOST KLAUS_WINOGRAD_MOST_POINTS
 #define UNROLLED _Pragma("clang loop unroll(full)")
 
-static uint64_t aligned(uint64_t bytes) {
-    return (bytes + KLAUS_ALIGNMENT - 1) / KLAUS_ALIGNMENT * KLAUS_ALIGNMENT;
-}
-
 static int32_t blocks_of(const klaus_winograd *w, const klaus_winograd_kernel *kernel) {
     return (w->tiles + kernel->tiles - 1) / kernel->tiles;
 }
 
 /* All transformed samples: [group][block of tiles][position][phase][channel][tile of the block]. */
 static uint64_t inputs_bytes(const klaus_shape *s, const klaus_winograd *w, const klaus_winograd_kernel *kernel) {
-    return aligned((uint64_t)((int64_t)s->groups * blocks_of(w, kernel) * w->depth * kernel->tiles) * sizeof(float));
+    return klaus_aligned((uint64_t)((int64_t)s->groups * blocks_of(w, kernel) * w->depth * kernel->tiles) *
+                         sizeof(float));
 }
 
 static uint64_t sums_bytes(const klaus_winograd *w, const klaus_winograd_kernel *kernel) {
-    return aligned((uint64_t)(w->points * w->points * kernel->tiles * kernel->width) * sizeof(float));
+    return klaus_aligned((uint64_t)(w->points * w->points * kernel->tiles * kernel->width) * sizeof(float));
 }
 
 /* A panel's weights, transformed. */
 static uint64_t weights_bytes(const klaus_winograd *w, const klaus_winograd_kernel *kernel) {
-    return w->fresh ? aligned((uint64_t)(w->depth * kernel->width) * sizeof(float)) : 0;
+    return w->fresh ? klaus_aligned((uint64_t)(w->depth * kernel->width) * sizeof(float)) : 0;
 }
 
 uint64_t klaus_winograd_scratch_bytes(const klaus_shape *shape, int32_t parts, const klaus_winograd_kernel *kernel) {
