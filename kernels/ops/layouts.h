@@ -25,9 +25,9 @@ enum klaus_layout {
     KLAUS_LAYOUT_CONV_I8_EIGHTS_12 = 52,     /* likewise, for matrix multiplies */
     KLAUS_LAYOUT_FULL_CONNECT_I8_DOT_8 = 51, /* ops/full_connect/full_connect_dot.h */
     KLAUS_LAYOUT_DEPTHWISE_I8 = 60,          /* int8 [tap][channel]: ops/depthwise/depthwise_i8_neon64.c */
-    KLAUS_LAYOUT_CONV_I8_PAIRS = 61,         /* ops/conv/conv_i8_neon64.c */
+    KLAUS_LAYOUT_CONV_I8_PAIRS = 61,         /* ops/conv/conv_i8.h */
     KLAUS_LAYOUT_FULL_CONNECT_I8 = 63,       /* ops/full_connect/full_connect_i8_neon64.c */
-    KLAUS_LAYOUT_WINOGRAD_I8 = 62,           /* ops/winograd/winograd_i8_neon64.c */
+    KLAUS_LAYOUT_WINOGRAD_I8 = 62,           /* ops/winograd/winograd_i8.h */
     KLAUS_LAYOUT_DEPTHWISE_I8_DOT = 64       /* ops/depthwise/depthwise_neon_dotprod.c */
 };
 

@@ -16,4 +16,8 @@ bool klaus_conv_has_geometry(const klaus_shape *shape);
 /* The same, and all activations are float32. */
 bool klaus_conv_is_sound(const klaus_shape *shape);
 
+/* The int8 input with its zero around it, at the beginning of scratch: rows x cols cells, from pad_top and pad_left on.
+ */
+void klaus_conv_pad_i8(const klaus_call *call, int64_t rows, int64_t cols, int32_t part, int32_t parts);
+
 #endif
