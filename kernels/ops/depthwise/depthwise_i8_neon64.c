@@ -13,7 +13,7 @@
 #include <string.h>
 
 #include "ops/conv/conv.h"
-#include "ops/int8_neon64.h"
+#include "ops/depthwise/depthwise_i8_neon64.h"
 #include "ops/layouts.h"
 #include "ops/shape.h"
 
@@ -24,29 +24,12 @@
 /* Output columns that are computed together. */
 #define COLUMNS 4
 
-typedef struct head {
-    int32_t start[BLOCK];
-    float multiplier[BLOCK], offset[BLOCK];
-} head;
-
-typedef struct geometry {
-    int32_t blocks, band_rows, bands; /* rows of the output */
-    int64_t cols, in_rows;            /* of a copied band */
-} geometry;
-
-static geometry geometry_of(const klaus_shape *s) {
-    const int32_t kernel = s->kernel_rows, stride = s->stride_rows;
-    geometry g;
-    g.blocks = (s->in_channels + BLOCK - 1) / BLOCK;
-    g.cols = (int64_t)(s->out_cols - 1) * stride + kernel;
-    const int64_t rows = (BAND_BYTES / (g.cols * BLOCK) - kernel) / stride + 1;
-    g.band_rows = rows < 4 ? 4 : rows > s->out_rows ? s->out_rows : (int32_t)rows;
-    g.bands = (s->out_rows + g.band_rows - 1) / g.band_rows;
-    g.in_rows = (int64_t)(g.band_rows - 1) * stride + kernel;
-    return g;
+static klaus_depthwise_i8_bands bands_of(const klaus_shape *s, int64_t *cols) {
+    *cols = (int64_t)(s->out_cols - 1) * s->stride_cols + s->kernel_cols;
+    return klaus_depthwise_i8_bands_of(s, BAND_BYTES, *cols * BLOCK);
 }
 
-static bool can(const klaus_shape *s) {
+bool klaus_depthwise_i8_can(const klaus_shape *s) {
     return klaus_conv_has_geometry(s) && klaus_shape_is(s, KLAUS_I8) && s->groups == s->in_channels &&
            s->out_channels == s->in_channels && s->in_channels >= 8 && s->kernel_rows == s->kernel_cols &&
            (s->kernel_rows == 3 || s->kernel_rows == 5) && s->stride_rows == s->stride_cols &&
@@ -80,55 +63,30 @@ static void pack(const klaus_shape *s, const klaus_weights *weights, void *packe
     }
 }
 
-static uint64_t part_bytes(const geometry *g) {
-    const uint64_t bytes = sizeof(head) + (uint64_t)(g->in_rows * g->cols) * BLOCK;
-    return klaus_aligned(bytes);
+static uint64_t part_bytes(const klaus_depthwise_i8_bands *bands, int64_t cols) {
+    return klaus_aligned(sizeof(klaus_depthwise_i8_head) + (uint64_t)(bands->in_rows * cols) * BLOCK);
 }
 
 static uint64_t scratch_bytes(const klaus_shape *s, int32_t parts) {
-    const geometry g = geometry_of(s);
-    return (uint64_t)parts * part_bytes(&g);
+    int64_t cols;
+    const klaus_depthwise_i8_bands bands = bands_of(s, &cols);
+    return (uint64_t)parts * part_bytes(&bands, cols);
 }
 
 /* ---- the copy ---- */
 
-static int8_t *fill(int8_t *to, int64_t cells, int8x16_t value) {
-    for (; cells > 0; cells--, to += BLOCK)
-        vst1q_s8(to, value);
-    return to;
-}
-
 /* Rows of the input's block that begins with channel `first`, from row `top` on, which may lie outside. */
-static void copy_band(const klaus_call *call, const geometry *g, int64_t top, int64_t rows, int32_t first,
-                      int8_t *band) {
+static void copy_band(const klaus_call *call, int64_t cols, int64_t top, int64_t rows, int32_t first, int8_t *band) {
     const klaus_shape *s = call->shape;
     const int8x16_t zero = vdupq_n_s8((int8_t)s->in_quantization[0].zero);
-    const int32_t count = s->in_channels - first;
-    const int64_t step = s->in_channels, before = s->pad_left < g->cols ? s->pad_left : g->cols;
-    const int64_t cells = g->cols - before < s->in_cols ? g->cols - before : s->in_cols;
+    const int64_t step = s->in_channels, before = s->pad_left < cols ? s->pad_left : cols;
+    const int64_t cells = cols - before < s->in_cols ? cols - before : s->in_cols;
     for (int64_t y = top; y < top + rows; y++) {
-        if (y < 0 || y >= s->in_rows) {
-            band = fill(band, g->cols, zero);
-            continue;
-        }
-        const int8_t *from = (const int8_t *)call->input[0] + y * s->in_cols * step + first;
-        band = fill(band, before, zero);
-        int64_t left = cells;
-        if (count >= BLOCK) {
-            for (; left >= 4; left -= 4, from += 4 * step, band += 4 * BLOCK) {
-                const int8x16_t a = vld1q_s8(from), b = vld1q_s8(from + step), c = vld1q_s8(from + 2 * step),
-                                d = vld1q_s8(from + 3 * step);
-                vst1q_s8(band, a);
-                vst1q_s8(band + BLOCK, b);
-                vst1q_s8(band + 2 * BLOCK, c);
-                vst1q_s8(band + 3 * BLOCK, d);
-            }
-            for (; left > 0; left--, from += step, band += BLOCK)
-                vst1q_s8(band, vld1q_s8(from));
-        }
-        for (; left > 0; left--, from += step, band += BLOCK)
-            vst1q_s8(band, klaus_int8_load_some(from, count));
-        band = fill(band, g->cols - before - cells, zero);
+        if (y < 0 || y >= s->in_rows)
+            band = klaus_depthwise_i8_fill(band, cols, zero);
+        else
+            band = klaus_depthwise_i8_gather((const int8_t *)call->input[0] + y * s->in_cols * step + first, step,
+                                             s->in_channels - first, before, cells, cols, zero, band);
     }
 }
 
@@ -153,39 +111,22 @@ __attribute__((always_inline)) static inline void fold_pair(int32x4_t *sums, con
     fold(sums, start, low, high);
 }
 
-/* What a line of outputs needs. */
-typedef struct line {
-    const int8_t *input, *weights; /* the first window; [tap][BLOCK] */
-    int64_t row_bytes;             /* of the copied band */
-    const head *head;
-    const klaus_int8_target *target;
-    int8_t *output;
-    const int8_t *addend; /* or NULL */
-    int64_t step;         /* of output and addend, from column to column */
-    int32_t count;        /* channels that exist */
-} line;
-
-/* The rare output: with an addend, or of fewer than sixteen channels. */
-__attribute__((noinline)) static void finish_rare(const line *l, const int32x4_t *sums) {
+void klaus_depthwise_i8_finish(klaus_depthwise_i8_line *l, const int32x4_t *sums) {
     float32x4_t values[4];
     for (int q = 0; q < 4; q++)
         values[q] = klaus_int8_value(sums[q], vld1q_f32(l->head->multiplier + 4 * q), l->head->offset + 4 * q);
-    if (l->addend != NULL)
+    if (l->addend != NULL) {
         klaus_int8_add(l->target, klaus_int8_load_some(l->addend, l->count), values);
+        l->addend += l->step;
+    }
     klaus_int8_store_some(l->output, klaus_int8_rounded(l->target, values, false), l->count);
-}
-
-__attribute__((always_inline)) static inline void advance(line *l, const int stride, const int columns) {
-    l->input += BLOCK * stride * columns;
-    l->output += l->step * columns;
-    if (l->addend != NULL)
-        l->addend += l->step * columns;
+    l->output += l->step;
 }
 
 /* `columns` outputs beside one another. All but `l` are constants where it is inlined; plain: sixteen channels, no
  * addend, klaus_int8_target.plain. */
-__attribute__((always_inline)) static inline void outputs(line *l, const int kernel, const int stride,
-                                                          const int columns, const bool plain) {
+__attribute__((always_inline)) static inline void outputs(klaus_depthwise_i8_line *l, const int kernel,
+                                                          const int stride, const int columns, const bool plain) {
     int32x4_t sums[COLUMNS][4];
     const int8_t *x = l->input, *w = l->weights;
     const int64_t row = l->row_bytes;
@@ -210,7 +151,7 @@ __attribute__((always_inline)) static inline void outputs(line *l, const int ker
         fold(sums[o], NULL, vmull_s8(vget_low_s8(value), vget_low_s8(last)), vmull_high_s8(value, last));
     }
     if (plain) {
-        const head *h = l->head;
+        const klaus_depthwise_i8_head *h = l->head;
         float32x4_t multiplier[4];
         UNROLLED for (int q = 0; q < 4; q++) multiplier[q] = vld1q_f32(h->multiplier + 4 * q);
         int8_t *output = l->output;
@@ -220,17 +161,18 @@ __attribute__((always_inline)) static inline void outputs(line *l, const int ker
                 klaus_int8_value(sums[o][q], multiplier[q], h->offset + 4 * q);
             vst1q_s8(output, klaus_int8_rounded(l->target, values, true));
         }
-        advance(l, stride, columns);
+        l->input += BLOCK * stride * columns;
+        l->output = output;
         return;
     }
     UNROLLED for (int o = 0; o < columns; o++) {
-        finish_rare(l, sums[o]);
-        advance(l, stride, 1);
+        l->input += BLOCK * stride;
+        klaus_depthwise_i8_finish(l, sums[o]);
     }
 }
 
-__attribute__((always_inline)) static inline void whole_line(line *l, int32_t cols, const int kernel, const int stride,
-                                                             const bool plain) {
+__attribute__((always_inline)) static inline void whole_line(klaus_depthwise_i8_line *l, int32_t cols, const int kernel,
+                                                             const int stride, const bool plain) {
     for (; cols >= COLUMNS; cols -= COLUMNS)
         outputs(l, kernel, stride, COLUMNS, plain);
     if (cols >= 2) {
@@ -241,24 +183,25 @@ __attribute__((always_inline)) static inline void whole_line(line *l, int32_t co
         outputs(l, kernel, stride, 1, plain);
 }
 
-__attribute__((noinline)) static void line_3x3(line *l, int32_t cols) {
+__attribute__((noinline)) static void line_3x3(klaus_depthwise_i8_line *l, int32_t cols) {
     whole_line(l, cols, 3, 1, true);
 }
 
-__attribute__((noinline)) static void line_3x3_stride_2(line *l, int32_t cols) {
+__attribute__((noinline)) static void line_3x3_stride_2(klaus_depthwise_i8_line *l, int32_t cols) {
     whole_line(l, cols, 3, 2, true);
 }
 
-__attribute__((noinline)) static void line_5x5(line *l, int32_t cols) {
+__attribute__((noinline)) static void line_5x5(klaus_depthwise_i8_line *l, int32_t cols) {
     whole_line(l, cols, 5, 1, true);
 }
 
-__attribute__((noinline)) static void line_5x5_stride_2(line *l, int32_t cols) {
+__attribute__((noinline)) static void line_5x5_stride_2(klaus_depthwise_i8_line *l, int32_t cols) {
     whole_line(l, cols, 5, 2, true);
 }
 
 /* What is rare needs no haste: one output at a time. */
-__attribute__((noinline)) static void line_rare(line *l, int32_t cols, int32_t kernel, int32_t stride) {
+__attribute__((noinline)) static void line_rare(klaus_depthwise_i8_line *l, int32_t cols, int32_t kernel,
+                                                int32_t stride) {
     for (; cols > 0; cols--) {
         if (kernel == 3)
             outputs(l, 3, stride, 1, false);
@@ -269,38 +212,37 @@ __attribute__((noinline)) static void line_rare(line *l, int32_t cols, int32_t k
 
 static void run(const klaus_call *call, int32_t phase, int32_t part, int32_t parts) {
     (void)phase;
-    static void (*const lines[2][2])(line *, int32_t) = {{line_3x3, line_3x3_stride_2}, {line_5x5, line_5x5_stride_2}};
+    static void (*const lines[2][2])(klaus_depthwise_i8_line *, int32_t) = {{line_3x3, line_3x3_stride_2},
+                                                                            {line_5x5, line_5x5_stride_2}};
     const klaus_shape *s = call->shape;
-    const geometry g = geometry_of(s);
+    int64_t cols, begin, end;
+    const klaus_depthwise_i8_bands bands = bands_of(s, &cols);
     const klaus_int8_target target = klaus_int8_target_of(s);
-    head *heads = (head *)(void *)((uint8_t *)call->scratch + (size_t)part * (size_t)part_bytes(&g));
-    int8_t *band = (int8_t *)(heads + 1);
-    int64_t begin, end;
-    klaus_share((int64_t)g.blocks * g.bands, 1, part, parts, &begin, &end);
+    klaus_depthwise_i8_head *head =
+        (klaus_depthwise_i8_head *)(void *)((uint8_t *)call->scratch + (size_t)part * (size_t)part_bytes(&bands, cols));
+    int8_t *band = (int8_t *)(head + 1);
+    klaus_share((int64_t)bands.blocks * bands.bands, 1, part, parts, &begin, &end);
     for (int64_t item = begin; item < end; item++) {
-        const int32_t first = (int32_t)(item / g.bands) * BLOCK, count = s->in_channels - first;
-        const int64_t row = item % g.bands * g.band_rows;
-        const int64_t rows = s->out_rows - row < g.band_rows ? s->out_rows - row : g.band_rows;
+        const int32_t first = (int32_t)(item / bands.bands) * BLOCK;
+        const int32_t count = s->in_channels - first < BLOCK ? s->in_channels - first : BLOCK;
+        const int64_t row = item % bands.bands * bands.rows;
+        const int64_t rows = s->out_rows - row < bands.rows ? s->out_rows - row : bands.rows;
         const uint8_t *packed = (const uint8_t *)call->packed + (size_t)(first / BLOCK) * block_bytes(s);
-        const int32_t *weight_sums = (const int32_t *)(const void *)(packed + 4 * BLOCK);
-        for (int32_t c = 0; c < BLOCK; c++)
-            heads->start[c] = -s->in_quantization[0].zero * weight_sums[c];
-        klaus_int8_head(call, first, count < BLOCK ? count : BLOCK, BLOCK, (const float *)(const void *)packed,
-                        heads->multiplier, heads->offset);
-        copy_band(call, &g, row * s->stride_rows - s->pad_top, (rows - 1) * s->stride_rows + s->kernel_rows, first,
+        klaus_depthwise_i8_head_of(call, packed, first, count, head);
+        copy_band(call, cols, row * s->stride_rows - s->pad_top, (rows - 1) * s->stride_rows + s->kernel_rows, first,
                   band);
         for (int64_t i = 0; i < rows; i++) {
             const int64_t at = (row + i) * s->out_cols * s->out_channels + first;
-            line l = {.input = band + i * s->stride_rows * g.cols * BLOCK,
-                      .weights = (const int8_t *)packed + 8 * BLOCK,
-                      .row_bytes = g.cols * BLOCK,
-                      .head = heads,
-                      .target = &target,
-                      .output = (int8_t *)call->output + at,
-                      .addend = s->has_addend ? (const int8_t *)call->input[1] + at : NULL,
-                      .step = s->out_channels,
-                      .count = count < BLOCK ? count : BLOCK};
-            if (target.plain && l.count == BLOCK && l.addend == NULL)
+            klaus_depthwise_i8_line l = {.input = band + i * s->stride_rows * cols * BLOCK,
+                                         .weights = (const int8_t *)packed + KLAUS_DEPTHWISE_I8_HEAD_BYTES,
+                                         .row_bytes = cols * BLOCK,
+                                         .head = head,
+                                         .target = &target,
+                                         .output = (int8_t *)call->output + at,
+                                         .addend = s->has_addend ? (const int8_t *)call->input[1] + at : NULL,
+                                         .step = s->out_channels,
+                                         .count = count};
+            if (target.plain && count == BLOCK && l.addend == NULL)
                 lines[s->kernel_rows == 5][s->stride_rows == 2](&l, s->out_cols);
             else
                 line_rare(&l, s->out_cols, s->kernel_rows, s->stride_rows);
@@ -315,7 +257,7 @@ const klaus_variant klaus_depthwise_i8_neon_4x16 = {
     .core = KLAUS_CORE_ANY,
     .layout = KLAUS_LAYOUT_DEPTHWISE_I8,
     .phases = 1,
-    .can = can,
+    .can = klaus_depthwise_i8_can,
     .packed_bytes = packed_bytes,
     .pack = pack,
     .scratch_bytes = scratch_bytes,

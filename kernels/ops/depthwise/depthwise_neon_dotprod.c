@@ -14,7 +14,7 @@
 #include <string.h>
 
 #include "ops/conv/conv.h"
-#include "ops/int8_neon64.h"
+#include "ops/depthwise/depthwise_i8_neon64.h"
 #include "ops/layouts.h"
 #include "ops/shape.h"
 
@@ -26,37 +26,13 @@
 /* Outputs that are computed together, beside one another. */
 #define COLUMNS 4
 
-typedef struct head {
-    int32_t start[BLOCK];
-    float multiplier[BLOCK], offset[BLOCK];
-} head;
-
-typedef struct geometry {
-    int32_t blocks, band_rows, bands; /* rows of the output */
-    int64_t quads, in_rows;           /* of a copied band */
-} geometry;
-
 static int32_t vectors_of(const klaus_shape *s) {
     return (s->kernel_rows == 5 ? 2 : 1) * (s->stride_rows == 1 ? 2 : 1);
 }
 
-static geometry geometry_of(const klaus_shape *s) {
-    const int32_t kernel = s->kernel_rows, stride = s->stride_rows;
-    geometry g;
-    g.blocks = (s->in_channels + BLOCK - 1) / BLOCK;
-    g.quads = (stride == 1 ? (s->out_cols + 1) / 2 : s->out_cols) + (kernel == 5 ? 2 : 0);
-    const int64_t rows = (BAND_BYTES / (g.quads * QUAD) - kernel) / stride + 1;
-    g.band_rows = rows < 4 ? 4 : rows > s->out_rows ? s->out_rows : (int32_t)rows;
-    g.bands = (s->out_rows + g.band_rows - 1) / g.band_rows;
-    g.in_rows = (int64_t)(g.band_rows - 1) * stride + kernel;
-    return g;
-}
-
-static bool can(const klaus_shape *s) {
-    return klaus_conv_has_geometry(s) && klaus_shape_is(s, KLAUS_I8) && s->groups == s->in_channels &&
-           s->out_channels == s->in_channels && s->in_channels >= 8 && s->kernel_rows == s->kernel_cols &&
-           (s->kernel_rows == 3 || s->kernel_rows == 5) && s->stride_rows == s->stride_cols &&
-           (s->stride_rows == 1 || s->stride_rows == 2) && s->pad_top >= 0 && s->pad_left >= 0;
+static klaus_depthwise_i8_bands bands_of(const klaus_shape *s, int64_t *quads) {
+    *quads = (s->stride_rows == 1 ? (s->out_cols + 1) / 2 : s->out_cols) + (s->kernel_rows == 5 ? 2 : 0);
+    return klaus_depthwise_i8_bands_of(s, BAND_BYTES, *quads * QUAD);
 }
 
 static size_t block_bytes(const klaus_shape *s) {
@@ -91,49 +67,22 @@ static void pack(const klaus_shape *s, const klaus_weights *weights, void *packe
 }
 
 /* Of a row, before its quads are made. */
-static uint64_t cells_bytes(const geometry *g) {
-    return (uint64_t)(2 * g->quads + 2) * BLOCK;
+static uint64_t cells_bytes(int64_t quads) {
+    return (uint64_t)(2 * quads + 2) * BLOCK;
 }
 
-static uint64_t part_bytes(const geometry *g) {
-    const uint64_t bytes = sizeof(head) + cells_bytes(g) + (uint64_t)(g->in_rows * g->quads) * QUAD;
-    return klaus_aligned(bytes);
+static uint64_t part_bytes(const klaus_depthwise_i8_bands *bands, int64_t quads) {
+    return klaus_aligned(sizeof(klaus_depthwise_i8_head) + cells_bytes(quads) +
+                         (uint64_t)(bands->in_rows * quads) * QUAD);
 }
 
 static uint64_t scratch_bytes(const klaus_shape *s, int32_t parts) {
-    const geometry g = geometry_of(s);
-    return (uint64_t)parts * part_bytes(&g);
+    int64_t quads;
+    const klaus_depthwise_i8_bands bands = bands_of(s, &quads);
+    return (uint64_t)parts * part_bytes(&bands, quads);
 }
 
 /* ---- the copy ---- */
-
-static int8_t *fill(int8_t *to, int64_t cells, int8x16_t value) {
-    for (; cells > 0; cells--, to += BLOCK)
-        vst1q_s8(to, value);
-    return to;
-}
-
-/* One row's cells of a block, `before` and behind them cells of the zero. */
-static void gather_row(const int8_t *from, int64_t step, int32_t count, int64_t before, int64_t cells, int64_t all,
-                       int8x16_t zero, int8_t *to) {
-    to = fill(to, before, zero);
-    int64_t left = cells;
-    if (count >= BLOCK) {
-        for (; left >= 4; left -= 4, from += 4 * step, to += 4 * BLOCK) {
-            const int8x16_t a = vld1q_s8(from), b = vld1q_s8(from + step), c = vld1q_s8(from + 2 * step),
-                            d = vld1q_s8(from + 3 * step);
-            vst1q_s8(to, a);
-            vst1q_s8(to + BLOCK, b);
-            vst1q_s8(to + 2 * BLOCK, c);
-            vst1q_s8(to + 3 * BLOCK, d);
-        }
-        for (; left > 0; left--, from += step, to += BLOCK)
-            vst1q_s8(to, vld1q_s8(from));
-    }
-    for (; left > 0; left--, from += step, to += BLOCK)
-        vst1q_s8(to, klaus_int8_load_some(from, count));
-    fill(to, all - before - cells, zero);
-}
 
 /* Four cells to a quad, two cells on, ... */
 static int8_t *make_quads(const int8_t *cells, int64_t quads, int8_t *to) {
@@ -147,51 +96,26 @@ static int8_t *make_quads(const int8_t *cells, int64_t quads, int8_t *to) {
 
 /* Rows of the input's block that begins with channel `first`, from row `top` on, which may lie outside. `cells`: room
  * for those of a row. */
-static void copy_band(const klaus_call *call, const geometry *g, int64_t top, int64_t rows, int32_t first,
-                      int8_t *cells, int8_t *band) {
+static void copy_band(const klaus_call *call, int64_t quads, int64_t top, int64_t rows, int32_t first, int8_t *cells,
+                      int8_t *band) {
     const klaus_shape *s = call->shape;
     const int8x16_t zero = vdupq_n_s8((int8_t)s->in_quantization[0].zero);
-    const int64_t step = s->in_channels, all = 2 * g->quads + 2, before = s->pad_left < all ? s->pad_left : all;
+    const int64_t step = s->in_channels, all = 2 * quads + 2, before = s->pad_left < all ? s->pad_left : all;
     const int64_t inside = all - before < s->in_cols ? all - before : s->in_cols;
     for (int64_t y = top; y < top + rows; y++) {
         if (y < 0 || y >= s->in_rows) {
             const int8x16x4_t quad = {{zero, zero, zero, zero}};
-            for (int64_t q = 0; q < g->quads; q++, band += QUAD)
+            for (int64_t q = 0; q < quads; q++, band += QUAD)
                 vst1q_s8_x4(band, quad);
             continue;
         }
-        gather_row((const int8_t *)call->input[0] + y * s->in_cols * step + first, step, s->in_channels - first, before,
-                   inside, all, zero, cells);
-        band = make_quads(cells, g->quads, band);
+        klaus_depthwise_i8_gather((const int8_t *)call->input[0] + y * s->in_cols * step + first, step,
+                                  s->in_channels - first, before, inside, all, zero, cells);
+        band = make_quads(cells, quads, band);
     }
 }
 
 /* ---- the sums ---- */
-
-/* What a line of outputs needs. */
-typedef struct line {
-    const int8_t *input, *weights; /* the first quad; [kernel row][vector][QUAD] */
-    int64_t row_bytes;             /* of the copied band */
-    const head *head;
-    const klaus_int8_target *target;
-    int8_t *output;
-    const int8_t *addend; /* or NULL */
-    int64_t step;         /* of output and addend, from column to column */
-    int32_t count;        /* channels that exist */
-} line;
-
-/* The rare output: with an addend, or of fewer than sixteen channels. */
-__attribute__((noinline)) static void finish_rare(line *l, const int32x4_t *sums) {
-    float32x4_t values[4];
-    for (int q = 0; q < 4; q++)
-        values[q] = klaus_int8_value(sums[q], vld1q_f32(l->head->multiplier + 4 * q), l->head->offset + 4 * q);
-    if (l->addend != NULL) {
-        klaus_int8_add(l->target, klaus_int8_load_some(l->addend, l->count), values);
-        l->addend += l->step;
-    }
-    klaus_int8_store_some(l->output, klaus_int8_rounded(l->target, values, false), l->count);
-    l->output += l->step;
-}
 
 /* 64 bytes by one instruction; on by as much. In registers of their own, always the same: left to the compiler, four
  * neighbours among 32 in use make it move the others about. */
@@ -245,10 +169,10 @@ __attribute__((always_inline)) static inline void dot_16(int32x4_t *sums, const 
 
 /* `columns` outputs beside one another, of which `exist` exist. All but `l` and `exist` are constants where it is
  * inlined; plain: sixteen channels, no addend, klaus_int8_target.plain. */
-__attribute__((always_inline)) static inline void outputs(line *l, int32_t exist, const int kernel, const int stride,
-                                                          const int columns, const bool plain) {
+__attribute__((always_inline)) static inline void outputs(klaus_depthwise_i8_line *l, int32_t exist, const int kernel,
+                                                          const int stride, const int columns, const bool plain) {
     const int offsets = stride == 1 ? 2 : 1, quads = columns / offsets;
-    const head *h = l->head;
+    const klaus_depthwise_i8_head *h = l->head;
     const int8_t *x = l->input, *w = l->weights;
     int32x4_t sums[COLUMNS][4];
     UNROLLED for (int o = 0; o < columns; o++) {
@@ -284,7 +208,7 @@ __attribute__((always_inline)) static inline void outputs(line *l, int32_t exist
             int32x4_t own[4]; /* a copy: of what a function is shown the compiler keeps no register */
             UNROLLED for (int q = 0; q < 4; q++) own[q] = sums[o][q];
             if (o < exist)
-                finish_rare(l, own);
+                klaus_depthwise_i8_finish(l, own);
         }
         return;
     }
@@ -304,9 +228,9 @@ __attribute__((always_inline)) static inline void outputs(line *l, int32_t exist
 
 /* All rows of a band. `at`: a copy of which all is known, as a store of bytes might change *l for all the compiler
  * knows. */
-__attribute__((always_inline)) static inline void whole_lines(const line *l, int64_t rows, int32_t cols,
-                                                              const int kernel, const int stride) {
-    line at = *l;
+__attribute__((always_inline)) static inline void whole_lines(const klaus_depthwise_i8_line *l, int64_t rows,
+                                                              int32_t cols, const int kernel, const int stride) {
+    klaus_depthwise_i8_line at = *l;
     for (; rows > 0; rows--) {
         const int8_t *input = at.input;
         int8_t *output = at.output;
@@ -324,24 +248,25 @@ __attribute__((always_inline)) static inline void whole_lines(const line *l, int
     }
 }
 
-__attribute__((noinline)) static void lines_3x3(const line *l, int64_t rows, int32_t cols) {
+__attribute__((noinline)) static void lines_3x3(const klaus_depthwise_i8_line *l, int64_t rows, int32_t cols) {
     whole_lines(l, rows, cols, 3, 1);
 }
 
-__attribute__((noinline)) static void lines_3x3_stride_2(const line *l, int64_t rows, int32_t cols) {
+__attribute__((noinline)) static void lines_3x3_stride_2(const klaus_depthwise_i8_line *l, int64_t rows, int32_t cols) {
     whole_lines(l, rows, cols, 3, 2);
 }
 
-__attribute__((noinline)) static void lines_5x5(const line *l, int64_t rows, int32_t cols) {
+__attribute__((noinline)) static void lines_5x5(const klaus_depthwise_i8_line *l, int64_t rows, int32_t cols) {
     whole_lines(l, rows, cols, 5, 1);
 }
 
-__attribute__((noinline)) static void lines_5x5_stride_2(const line *l, int64_t rows, int32_t cols) {
+__attribute__((noinline)) static void lines_5x5_stride_2(const klaus_depthwise_i8_line *l, int64_t rows, int32_t cols) {
     whole_lines(l, rows, cols, 5, 2);
 }
 
 /* What is rare needs no haste: as few outputs at a time as there are in a quad. */
-__attribute__((noinline)) static void line_rare(line *l, int32_t cols, int32_t kernel, int32_t stride) {
+__attribute__((noinline)) static void line_rare(klaus_depthwise_i8_line *l, int32_t cols, int32_t kernel,
+                                                int32_t stride) {
     for (; cols > 0; cols -= stride == 1 ? 2 : 1) {
         if (kernel == 3 && stride == 1)
             outputs(l, cols, 3, 1, 2, false);
@@ -356,38 +281,36 @@ __attribute__((noinline)) static void line_rare(line *l, int32_t cols, int32_t k
 
 static void run(const klaus_call *call, int32_t phase, int32_t part, int32_t parts) {
     (void)phase;
-    static void (*const all[2][2])(const line *, int64_t, int32_t) = {{lines_3x3, lines_3x3_stride_2},
-                                                                      {lines_5x5, lines_5x5_stride_2}};
+    static void (*const all[2][2])(const klaus_depthwise_i8_line *, int64_t,
+                                   int32_t) = {{lines_3x3, lines_3x3_stride_2}, {lines_5x5, lines_5x5_stride_2}};
     const klaus_shape *s = call->shape;
-    const geometry g = geometry_of(s);
+    int64_t quads, begin, end;
+    const klaus_depthwise_i8_bands bands = bands_of(s, &quads);
     const klaus_int8_target target = klaus_int8_target_of(s);
-    head *heads = (head *)(void *)((uint8_t *)call->scratch + (size_t)part * (size_t)part_bytes(&g));
-    int8_t *cells = (int8_t *)(heads + 1), *band = cells + (size_t)cells_bytes(&g);
-    int64_t begin, end;
-    klaus_share((int64_t)g.blocks * g.bands, 1, part, parts, &begin, &end);
+    klaus_depthwise_i8_head *head =
+        (klaus_depthwise_i8_head *)(void *)((uint8_t *)call->scratch +
+                                            (size_t)part * (size_t)part_bytes(&bands, quads));
+    int8_t *cells = (int8_t *)(head + 1), *band = cells + (size_t)cells_bytes(quads);
+    klaus_share((int64_t)bands.blocks * bands.bands, 1, part, parts, &begin, &end);
     for (int64_t item = begin; item < end; item++) {
-        const int32_t first = (int32_t)(item / g.bands) * BLOCK;
+        const int32_t first = (int32_t)(item / bands.bands) * BLOCK;
         const int32_t count = s->in_channels - first < BLOCK ? s->in_channels - first : BLOCK;
-        const int64_t top = item % g.bands * g.band_rows;
-        const int64_t rows = s->out_rows - top < g.band_rows ? s->out_rows - top : g.band_rows;
+        const int64_t top = item % bands.bands * bands.rows;
+        const int64_t rows = s->out_rows - top < bands.rows ? s->out_rows - top : bands.rows;
         const uint8_t *packed = (const uint8_t *)call->packed + (size_t)(first / BLOCK) * block_bytes(s);
-        const int32_t *weight_sums = (const int32_t *)(const void *)(packed + 4 * BLOCK);
-        for (int32_t c = 0; c < BLOCK; c++)
-            heads->start[c] = -s->in_quantization[0].zero * weight_sums[c];
-        klaus_int8_head(call, first, count, BLOCK, (const float *)(const void *)packed, heads->multiplier,
-                        heads->offset);
-        copy_band(call, &g, top * s->stride_rows - s->pad_top, (rows - 1) * s->stride_rows + s->kernel_rows, first,
+        klaus_depthwise_i8_head_of(call, packed, first, count, head);
+        copy_band(call, quads, top * s->stride_rows - s->pad_top, (rows - 1) * s->stride_rows + s->kernel_rows, first,
                   cells, band);
         const int64_t at = top * s->out_cols * s->out_channels + first;
-        line l = {.input = band,
-                  .weights = (const int8_t *)packed + 8 * BLOCK,
-                  .row_bytes = g.quads * QUAD,
-                  .head = heads,
-                  .target = &target,
-                  .output = (int8_t *)call->output + at,
-                  .addend = s->has_addend ? (const int8_t *)call->input[1] + at : NULL,
-                  .step = s->out_channels,
-                  .count = count};
+        klaus_depthwise_i8_line l = {.input = band,
+                                     .weights = (const int8_t *)packed + KLAUS_DEPTHWISE_I8_HEAD_BYTES,
+                                     .row_bytes = quads * QUAD,
+                                     .head = head,
+                                     .target = &target,
+                                     .output = (int8_t *)call->output + at,
+                                     .addend = s->has_addend ? (const int8_t *)call->input[1] + at : NULL,
+                                     .step = s->out_channels,
+                                     .count = count};
         if (target.plain && count == BLOCK && l.addend == NULL)
             all[s->kernel_rows == 5][s->stride_rows == 2](&l, rows, s->out_cols);
         else
@@ -405,7 +328,7 @@ const klaus_variant klaus_depthwise_i8_neon_dotprod_4x16 = {
     .core = KLAUS_CORE_ANY,
     .layout = KLAUS_LAYOUT_DEPTHWISE_I8_DOT,
     .phases = 1,
-    .can = can,
+    .can = klaus_depthwise_i8_can,
     .packed_bytes = packed_bytes,
     .pack = pack,
     .scratch_bytes = scratch_bytes,
