@@ -110,4 +110,17 @@ static inline int8x16_t klaus_int8_load_some(const int8_t *from, int32_t count) 
     return vld1q_s8(all);
 }
 
+/* The rare end, with an addend or of fewer than sixteen channels: the first `count` of 4 * quads sums to results. */
+static inline void klaus_int8_finish_some(const klaus_int8_target *target, const int32x4_t *sums, int32_t quads,
+                                          const float *multiplier, const float *offset, const int8_t *addend,
+                                          int8_t *output, int32_t count) {
+    float32x4_t values[4];
+    for (int32_t q = 0; q < 4; q++)
+        values[q] =
+            q < quads ? klaus_int8_value(sums[q], vld1q_f32(multiplier + 4 * q), offset + 4 * q) : vdupq_n_f32(0);
+    if (addend != NULL)
+        klaus_int8_add(target, klaus_int8_load_some(addend, count), values);
+    klaus_int8_store_some(output, klaus_int8_rounded(target, values, false), count);
+}
+
 #endif

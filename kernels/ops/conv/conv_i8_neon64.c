@@ -64,15 +64,9 @@ static inline void settle_sum(int32x4_t *sum, const int8_t **next) {
 }
 
 __attribute__((noinline)) static void finish_rare(const tile *t, int64_t row, const int32x4_t *sums, int32_t quads) {
-    float32x4_t values[4];
     const int64_t at = row * t->stride;
-    for (int32_t q = 0; q < 4; q++)
-        values[q] = q < quads
-                        ? klaus_int8_value(sums[q], vld1q_f32(t->head->multiplier + 4 * q), t->head->offset + 4 * q)
-                        : vdupq_n_f32(0);
-    if (t->addend != NULL)
-        klaus_int8_add(t->target, klaus_int8_load_some(t->addend + at, t->count), values);
-    klaus_int8_store_some(t->output + at, klaus_int8_rounded(t->target, values, false), t->count);
+    klaus_int8_finish_some(t->target, sums, quads, t->head->multiplier, t->head->offset,
+                           t->addend != NULL ? t->addend + at : NULL, t->output + at, t->count);
 }
 
 /* The first 4 * quads of sixteen results. */

@@ -112,14 +112,9 @@ __attribute__((always_inline)) static inline void fold_pair(int32x4_t *sums, con
 }
 
 void klaus_depthwise_i8_finish(klaus_depthwise_i8_line *l, const int32x4_t *sums) {
-    float32x4_t values[4];
-    for (int q = 0; q < 4; q++)
-        values[q] = klaus_int8_value(sums[q], vld1q_f32(l->head->multiplier + 4 * q), l->head->offset + 4 * q);
-    if (l->addend != NULL) {
-        klaus_int8_add(l->target, klaus_int8_load_some(l->addend, l->count), values);
+    klaus_int8_finish_some(l->target, sums, 4, l->head->multiplier, l->head->offset, l->addend, l->output, l->count);
+    if (l->addend != NULL)
         l->addend += l->step;
-    }
-    klaus_int8_store_some(l->output, klaus_int8_rounded(l->target, values, false), l->count);
     l->output += l->step;
 }
 
