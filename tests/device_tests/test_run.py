@@ -267,16 +267,20 @@ def hanging_run(folder: Path) -> Iterator[subprocess.Popen[bytes]]:
     """A run in a process of its own, whose device's program hangs in `verify`."""
     write_stand_in(folder / "klaus-run", "verify:hang")
     script = (
-        "import sys; from pathlib import Path\n"
+        "import signal, sys; from pathlib import Path\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a shell's background job ignores it
         "from tests.device_tests.small_net import *; from device_tests.run import run_suites\n"
         "run_suites(plan_of(Path(sys.argv[1]), Path(sys.argv[1]) / 'klaus-run', suites=('conformance',)))\n"
     )
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent.parent)}
     command = [sys.executable, "-c", script, str(folder)]
     with subprocess.Popen(command, stderr=subprocess.PIPE, env=environment) as process:
-        assert process.stderr is not None
-        assert b"test_kernels" in process.stderr.readline()
-        yield process
+        try:
+            assert process.stderr is not None
+            assert b"test_kernels" in process.stderr.readline()
+            yield process
+        finally:  # else a test that fails waits for what hangs
+            process.kill()
 
 
 def runs_somewhere(pattern: str) -> bool:

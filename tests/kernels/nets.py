@@ -35,7 +35,7 @@ CLASSES = 7
 INPUT = (25, 22, 3)
 
 
-class _Maker:
+class Maker:
     """Weights of every kind that a packed model knows, from one seed."""
 
     def __init__(self, seed: int) -> None:
@@ -59,7 +59,7 @@ class _Maker:
 
 def every_op() -> Model:
     """A net with all operations, all kinds of weights, branches, a residual block and labels that need escaping."""
-    make = _Maker(1)
+    make = Maker(1)
     relu, relu6, linear = Activation.RELU, Activation.RELU6, Activation.LINEAR
     stem = make.weights((8, 3, 3, 3), half=False, scaled=True)
     depthwise = make.weights((8, 5, 3, 1), half=True, scaled=True)
@@ -95,7 +95,7 @@ def every_op() -> Model:
 
 def exact_in_int8() -> Model:
     """A net of the operations whose int8 results are defined to the bit, in every form that has a kernel of its own."""
-    make = _Maker(4)
+    make = Maker(4)
     relu, relu6, linear = Activation.RELU, Activation.RELU6, Activation.LINEAR
     plain = {"half": False, "scaled": True}
     layers: tuple[Layer, ...] = (
@@ -117,7 +117,7 @@ def exact_in_int8() -> Model:
 
 def adds_its_input() -> Model:
     """Residuals around one convolution: the addend is what the convolution reads, and stands where its output might."""
-    make = _Maker(12)
+    make = Maker(12)
     make.gain = 0.5
     wide = Window(3, 3, 1, 1, (1, 1, 1, 1))
     layers: tuple[Layer, ...] = (
@@ -135,7 +135,7 @@ def adds_its_input() -> Model:
 
 def ends_in_softmax() -> Model:
     """One full connect layer and a softmax, tensors only, no labels."""
-    make = _Maker(2)
+    make = Maker(2)
     layers: tuple[Layer, ...] = (
         FullConnect("full", (-1,), make.weights((4, 12), half=False, scaled=False)),
         Softmax("softmax", (0,)),
@@ -148,7 +148,7 @@ def tall(rows: int = 121, cols: int = 117) -> Model:
 
     These rows and columns are enough of float32; int8 takes twice as many of both.
     """
-    make = _Maker(4)
+    make = Maker(4)
     relu6, linear = Activation.RELU6, Activation.LINEAR
     layers: tuple[Layer, ...] = (
         Convolution(
@@ -170,7 +170,7 @@ def tall(rows: int = 121, cols: int = 117) -> Model:
 
 def broad(rows: int, cols: int) -> Model:
     """As `tall`, of Klaus' kind: large windows, LRN and pools between. The maps have half as many rows and columns."""
-    make = _Maker(7)
+    make = Maker(7)
     relu = Activation.RELU
     plain = {"half": False, "scaled": True}
     layers: tuple[Layer, ...] = (
@@ -188,7 +188,7 @@ def broad(rows: int, cols: int) -> Model:
 
 def scanned(*, pools: bool = True) -> Model:
     """ccv's patches, with layers between the scan layer and the full connects, or without them."""
-    make = _Maker(3)
+    make = Maker(3)
     make.gain = 0.1
     relu = Activation.RELU
     layers: tuple[Layer, ...] = (
@@ -243,7 +243,7 @@ def wide_padding() -> Model:
 
 def crossing() -> Model:
     """A step that reads a layer without an int8 kernel and the input, so two casts; a layer that leads nowhere."""
-    make = _Maker(6)
+    make = Maker(6)
     make.gain = 4
     linear, relu = Activation.LINEAR, Activation.RELU
     layers: tuple[Layer, ...] = (
