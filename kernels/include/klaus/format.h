@@ -24,14 +24,13 @@ enum klaus_section_kind {
     KLAUS_SECTION_META = 3,    /* UTF-8 JSON object: name, source, licence, attribution, scheme, ..., once */
     KLAUS_SECTION_LABELS = 4,  /* UTF-8, one line "id<TAB>name<LF>" a class in the network's own order, 0 or 1 times */
     KLAUS_SECTION_MEAN = 5, /* float32[picture_rows][picture_cols][channels] subtracted from pictures, 0 or 1 times */
-    KLAUS_SECTION_WEIGHTS = 6,  /* a layer's weights or codebook indices, see klaus_layer */
-    KLAUS_SECTION_CODEBOOK = 7, /* float16 or float32 [codebook_entries] of a layer */
-    KLAUS_SECTION_SCALE = 8,    /* float32[output channels] of a layer: effective weight = stored weight * scale */
-    KLAUS_SECTION_BIAS = 9,     /* float32[output channels] of a layer */
-    KLAUS_SECTION_RANGES = 10,  /* struct klaus_range[1 + layer_count]: network input first, 0 or 1 times */
-    KLAUS_SECTION_PACKED = 11,  /* a layer's weights in the layout that a kernel's pack() made, keyed by layout id */
-    KLAUS_SECTION_CORRECTION =
-        12 /* float32[output channels] of a layer, 0 or 1 times: added to its biases in int8 arithmetic alone */
+    KLAUS_SECTION_WEIGHTS = 6,    /* a layer's weights or codebook indices, see klaus_layer */
+    KLAUS_SECTION_CODEBOOK = 7,   /* float16 or float32 [codebook_entries] of a layer */
+    KLAUS_SECTION_SCALE = 8,      /* float32[output channels] of a layer: effective weight = stored weight * scale */
+    KLAUS_SECTION_BIAS = 9,       /* float32[output channels] of a layer */
+    KLAUS_SECTION_RANGES = 10,    /* struct klaus_range[1 + layer_count]: network input first, 0 or 1 times */
+    KLAUS_SECTION_PACKED = 11,    /* a layer's weights in the layout that a kernel's pack() made, keyed by layout id */
+    KLAUS_SECTION_CORRECTION = 12 /* float32[output channels] of a layer, 0 or 1 times: int8 adds it to the biases */
 };
 
 enum klaus_dtype {
