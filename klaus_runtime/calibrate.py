@@ -58,7 +58,10 @@ def calibrate(
     tensors: list[F32] = []
     totals: list[F64] = [np.zeros(1) for _ in model.layers]
     for done, photo in enumerate(photos):
-        tensor = images.form(model, images.read_picture(photo))
+        try:
+            tensor = images.form(model, images.read_picture(photo))
+        except InputError as error:
+            raise InputError(f"{photo}: {error}" if str(photo) not in str(error) else str(error)) from error
         chosen = done % every == 0
         if chosen:
             tensors.append(tensor)
@@ -164,6 +167,9 @@ def _few_bits(values: F32) -> F32:
 
     A correction that is an eighth off still takes away 98 % of the squared error.
     """
+    if np.abs(values).max(initial=0) < 2**-9:  # binary16 has no bits left for all of them: packages keep float32
+        bits = values.astype(np.float32).view(np.uint32)
+        return (((bits & 0x7FFFFFFF) + 0x100000) & 0x7FE00000 | bits & 0x80000000).view(np.float32)
     most = np.float32(57344)  # the largest such number
     halves = np.clip(values, -most, most).astype(np.float16).view(np.uint16)
     rounded = np.minimum((halves & 0x7FFF) + 0x80, 0x7BFF) & 0x7F00 | halves & 0x8000

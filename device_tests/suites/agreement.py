@@ -109,8 +109,8 @@ def _in_int8(plan: Planned, tensor: F32, given: Sequence[F32]) -> Iterator[tuple
         (number,) = step.layers
         output = plan.step(step, tensor, given)
         scale = max(float(np.abs(output).max(initial=0.0)), plan.reach(number))
-        rounds = step.dtypes[1] == "i8"
-        yield output, scale, ONE_STEP * float(plan.quantization(number).scale) / scale if rounds else FLOAT_BOUND
+        loose = step.dtypes[1] == "i8" and not plan.exact(step)
+        yield output, scale, ONE_STEP * float(plan.quantization(number).scale) / scale if loose else FLOAT_BOUND
 
 
 def _check_drift(context: Context, trial: Trial, tensor: F32, last: F32) -> None:

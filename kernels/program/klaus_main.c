@@ -1,5 +1,6 @@
 /* klaus-run: runs packed models on this device. JSON Lines on stdout, messages on stderr. docs/device-program.md is its
  * manual. */
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -53,6 +54,7 @@ static int exit_code(klaus_status status) {
 }
 
 int main(int argc, char **argv) {
+    signal(SIGXFSZ, SIG_IGN); /* a file beyond a limit is a failed write, which is told */
     const char *name = argc > 1 ? argv[1] : "";
     if (strcmp(name, "help") == 0 || strcmp(name, "--help") == 0 || strcmp(name, "-h") == 0) {
         fputs(usage, stderr);

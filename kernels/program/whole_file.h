@@ -22,7 +22,7 @@ klaus_status whole_file_open(whole_file *file, const char *path, klaus_error *er
 /* False once writing failed; whole_file_close says why. */
 bool whole_file_write(whole_file *file, const void *bytes, size_t size);
 /* Ends what whole_file_open began. The file is at its place if `status`, how the work went so far, and the result are
- * KLAUS_OK, and has reached the disk then. */
+ * KLAUS_OK; its bytes have reached the disk before its name. */
 klaus_status whole_file_close(whole_file *file, klaus_status status, klaus_error *error);
 
 /* Numbers as a whole file. */

@@ -11,6 +11,7 @@ from klaus_runtime.cli.options import Commands, add_effort, model_of, points_of_
 from klaus_runtime.cli.words import facts, progress, say, say_json, say_origin
 from klaus_runtime.errors import InputError
 from klaus_runtime.quantize import views
+from klaus_runtime.readers import database
 
 
 def register(commands: Commands) -> None:
@@ -70,10 +71,18 @@ def _quantize(options: argparse.Namespace) -> None:
     say_origin(model)
 
 
+def _is_package(path: Path) -> bool:
+    """Whether a file is one of our packages: a ccv or Klaus file of somebody's would become another thing."""
+    if path.suffix != ".sqlite3" or not path.is_file():
+        return False
+    with database.open_database(path) as db:
+        return package.is_package(db)
+
+
 def _calibrate(options: argparse.Namespace) -> None:
     memory.keep_freed()
     path = Path(options.source)
-    if options.out is None and (options.source in registry.MODELS or path.suffix != ".sqlite3"):
+    if options.out is None and (options.source in registry.MODELS or not _is_package(path)):
         raise InputError(f"{options.source}: is no package that ranges could be written into: say where by -o DIR")
     source = model_of(options, options.source)
     photos = views.find(options.images)

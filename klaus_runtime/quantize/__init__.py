@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from klaus_runtime.errors import InputError
-from klaus_runtime.model import Convolution, FullConnect, Model
+from klaus_runtime.model import Convolution, FullConnect, Layer, Model
 from klaus_runtime.quantize import auto, calibrated, schemes, views
 from klaus_runtime.quantize.sequential import Report
 
@@ -45,6 +45,7 @@ def quantize(
     Raises InputError for an unknown scheme, absent photos, a model that is quantized already, or one the scheme does
     not fit.
     """
+    model = replace(model, layers=tuple(_uncorrected(layer) for layer in model.layers))
     if scheme not in SCHEMES:
         raise InputError(f"scheme {scheme!r} is unknown: there are {', '.join(SCHEMES)}")
     for layer in model.layers:
@@ -74,6 +75,13 @@ def quantize(
     else:
         raise InputError(f"scheme {scheme} is chosen on photos: give a folder of some hundred by --calibration DIR")
     return replace(result, provenance=replace(model.provenance, scheme=said))
+
+
+def _uncorrected(layer: Layer) -> Layer:
+    """Corrections for int8 are of the weights that were calibrated: `klaus calibrate` measures new ones."""
+    if isinstance(layer, Convolution | FullConnect) and layer.weights.correction is not None:
+        return replace(layer, weights=replace(layer.weights, correction=None))
+    return layer
 
 
 __all__ = ["SCHEMES", "needs_photos", "quantize"]

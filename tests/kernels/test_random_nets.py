@@ -43,8 +43,10 @@ if TYPE_CHECKING:
 
 QUICK = range(8)
 SLOW = range(100, 140)
-# Of the largest answer; halves round every activation, int8 has an oracle that rounds where the plan does.
-BOUNDS = {"fp32": 2e-5, "fp16": 3e-2, "int8": 5e-2}
+# Of the largest answer; halves round every activation, int8 has an oracle that rounds where the plan does: to the bit,
+# but that a normalization may be a step off.
+BOUNDS = {"fp32": 2e-5, "fp16": 3e-2, "int8": 1e-5}
+NORMALIZED = 5e-2
 _ACTIVATIONS = tuple(Activation)
 
 
@@ -142,7 +144,9 @@ def _judge(run: Klaus, seed: int, precisions: tuple[str, ...], folder: Path) -> 
     tensor = np.random.default_rng(seed).normal(0, 1, model.input_shape).astype("<f4")
     tensor.tofile(given)
     exact = list(NumpyEngine(model).activations(tensor))[-1].ravel()
+    normalized = any(isinstance(layer, LocalResponseNorm) for layer in model.layers)
     for precision in precisions:
+        bound = NORMALIZED if precision == "int8" and normalized else BOUNDS[precision]
         found = {}
         for more in ((), ("--unfused",), ("--threads", 3), ("--memory", "lean"), ("--memory", "lean", "--threads", 3)):
             options = ("--precision", precision, *more)
@@ -151,7 +155,7 @@ def _judge(run: Klaus, seed: int, precisions: tuple[str, ...], folder: Path) -> 
                 wanted = Planned(model, _steps(run, path, *options)).run(tensor).ravel()
             found[more] = _answer(run, path, given, *options)
             error = np.abs(found[more] - wanted).max() / np.abs(wanted).max()
-            assert error <= BOUNDS[precision], (seed, precision, more, error)
+            assert error <= bound, (seed, precision, more, error)
         assert np.array_equal(found[()], found["--threads", 3]), (seed, precision)
         assert np.array_equal(found["--memory", "lean"], found["--memory", "lean", "--threads", 3]), (seed, precision)
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,8 +18,11 @@ from klaus_runtime.errors import InputError
 from klaus_runtime.evaluate import FastEngine, prepare
 from klaus_runtime.model import Convolution, FullConnect, Range
 from klaus_runtime.package import read_package, write_package
+from klaus_runtime.quantize import quantize
+from klaus_runtime.readers.ccv import read
 
 from . import nets
+from .golden import TINY
 from .zoo import assert_same
 
 
@@ -93,6 +98,34 @@ def test_few_bits_stay_within_an_eighth() -> None:
     held = np.clip(values, -57344, 57344)
     assert (np.abs(rounded - held) <= np.abs(held) / 8).all()
     assert np.array_equal(calibrate._few_bits(rounded), rounded)
+
+
+def test_small_corrections_keep_their_bits() -> None:
+    """Where binary16 would have none left for them."""
+    values = np.random.default_rng(1).normal(0, 1e-6, 500).astype(np.float32)
+    kept = calibrate._few_bits(values)
+    assert np.abs(kept - values).max() <= np.abs(values).max() / 8
+    assert (np.abs(kept - values) <= np.abs(values) / 8).all()
+    assert np.array_equal(calibrate._few_bits(np.zeros(3, np.float32)), np.zeros(3, np.float32))
+
+
+def test_quantizing_drops_the_corrections_of_other_weights(photos: list[Path]) -> None:
+    model = read(TINY / "model-fp32.sqlite3")
+    made = calibrate.calibrate(model, photos)
+    assert any(layer.weights.correction is not None for layer in made.layers if isinstance(layer, Convolution))
+    for scheme in ("klaus-4", "klaus-mixed", "q8"):
+        for layer in quantize(made, scheme).layers:
+            assert not isinstance(layer, Convolution | FullConnect) or layer.weights.correction is None
+
+
+def test_a_file_that_is_no_package_is_not_replaced(tmp_path: Path) -> None:
+    plain = tmp_path / "plain.sqlite3"
+    plain.write_bytes((TINY / "model-fp32.sqlite3").read_bytes())
+    command = [sys.executable, "-m", "klaus_runtime.cli", "calibrate", str(plain), "--images", str(TINY / "images")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "is no package that ranges could be written into: say where by -o DIR" in done.stderr
+    assert plain.read_bytes() == (TINY / "model-fp32.sqlite3").read_bytes()
 
 
 def test_refusals(photos: list[Path]) -> None:
