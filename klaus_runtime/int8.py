@@ -1,7 +1,7 @@
 """int8 arithmetic in numpy: what kernels/ops/int8.h makes of weights and activations, as the numbers they stand for.
 
-Sums are float32's, so that a result may fall on the neighbouring step where the kernels' exact sum is at a tie: for
-statistics, not for comparisons to the bit.
+Grids and integer weights are the kernels' own, to the bit. What rounded_layer() makes is for statistics: its sums are
+float32's, so that a result may fall on the neighbouring step where the kernels' exact sum is at a tie.
 """
 
 from __future__ import annotations
